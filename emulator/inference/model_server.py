@@ -1,0 +1,93 @@
+"""What a model server is: the one interface behind `--model`, and the errors that it raises.
+
+    ModelServerError
+    ├── ModelServerUnavailable   nobody answers: refused, still starting, died before it answered
+    ├── ModelServerTimeout       it took too long to connect, to answer, or between two chunks
+    └── BrokenAnswer             the answer began or came, but is no HTTP, or ended too early
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ModelServerError(Exception):
+    """The model server gave no answer, or no whole one. The message says what happened, for people."""
+
+
+class ModelServerUnavailable(ModelServerError):
+    """Nobody answers there: refused, still starting, or gone before it answered."""
+
+
+class ModelServerTimeout(ModelServerError):
+    """The model server took longer than a time-out allows."""
+
+
+class BrokenAnswer(ModelServerError):
+    """What came back is not HTTP, or ended before it was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One request to a model server.
+
+    `path` is the OpenAI-style path (`/v1/chat/completions`, `/v1/completions`, `/v1/models`); `body` travels as it is.
+    """
+
+    path: str
+    body: bytes = b""
+    method: str = "POST"
+    content_type: str = "application/json"
+
+
+class ModelAnswer(Protocol):
+    """An answer whose head has arrived and whose body is still on its way."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields, names in lower case."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body in the pieces in which it arrives, transfer coding removed, none of them empty.
+
+        Raises ModelServerTimeout or BrokenAnswer when the body does not end as it should.
+        """
+
+    def close(self) -> None:
+        """Let go. Called when the body was read to its end, or earlier: then the model server is made to stop.
+
+        May be called more than once; never raises.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a model server can take a request now, and in a few words why, or why not."""
+
+    ready: bool
+    detail: str
+
+
+class ModelServer(Protocol):
+    """Whoever answers the samples."""
+
+    async def start(self) -> None:
+        """Make ready to answer; returns at once even where the model takes minutes to load (see `health`)."""
+
+    async def send(self, request: ModelRequest) -> ModelAnswer:
+        """Send a request and wait for the head of its answer, whatever its status.
+
+        Raises ModelServerError. Cancelling it abandons the request at the model server.
+        """
+
+    async def health(self) -> Health:
+        """Ask whether it can answer now. Quick; never raises."""
+
+    async def aclose(self) -> None:
+        """End whatever `start` began: connections, child processes. Answers still on their way break."""
