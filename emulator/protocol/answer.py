@@ -1,0 +1,33 @@
+"""What an operation answers with, before it is written to the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+#: Takes one piece of a body; returns when the client can take the next.
+Write = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: its bytes are known, and what they promise is on disk."""
+
+    body: bytes = b"{}"
+    status: int = 200
+    content_type: str | None = "application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """An answer on its way: `relay` writes it piece by piece, and raises BrokenStream if it cannot be ended well."""
+
+    relay: Callable[[Write], Awaitable[None]]
+    status: int = 200
+    content_type: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+
+class BrokenStream(Exception):
+    """The stream ended too early, after its head had left: all that is left is to break the connection."""

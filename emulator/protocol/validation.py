@@ -1,0 +1,52 @@
+"""The constraints of the service model: required members, lengths, patterns, enums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emulator.protocol.errors import ValidationException
+from emulator.protocol.service_model import Member, OperationModel
+
+
+def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
+    """Check decoded arguments. Raises one ValidationException that names every constraint that is broken."""
+    broken = [
+        f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
+        for member in operation.members
+        for value in (arguments[member.keyword],)
+        for constraint in _broken_constraints(member, value)
+    ]
+    if broken:
+        # ASSUMED: the wording that AWS's Java services share; the runtime's own is not public.
+        noun = "error" if len(broken) == 1 else "errors"
+        raise ValidationException(f"{len(broken)} validation {noun} detected: " + "; ".join(broken))
+
+
+def _broken_constraints(member: Member, value: Any) -> list[str]:
+    if value is None or (member.is_payload and not value):
+        return ["Member must not be null"] if member.required else []
+    if not isinstance(value, str):
+        return []
+    broken = []
+    if member.minimum is not None and len(value) < member.minimum:
+        broken.append(f"Member must have length greater than or equal to {member.minimum}")
+    if member.maximum is not None and len(value) > member.maximum:
+        broken.append(f"Member must have length less than or equal to {member.maximum}")
+    # ASSUMED: a pattern has to match the whole value.
+    elif member.pattern is not None and not member.pattern.fullmatch(value):
+        broken.append(f"Member must satisfy regular expression pattern: {member.pattern.pattern}")
+    if member.enum and value not in member.enum:
+        broken.append(f"Member must satisfy enum value set: [{', '.join(member.enum)}]")
+    return broken
+
+
+def _quoted(value: Any) -> str:
+    if value is None or isinstance(value, bytes):
+        return "null"
+    text = str(value)
+    return f"'{text[:64]}…'" if len(text) > 64 else f"'{text}'"
+
+
+def _place(member: Member) -> str:
+    return member.name[0].lower() + member.name[1:]

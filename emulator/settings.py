@@ -1,0 +1,232 @@
+"""Every setting, once: its name, type, default and help, whichever way it is given."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+ENVIRONMENT_PREFIX = "JOB_RUNTIME_LOCAL_"
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+MEBIBYTE = 1024 * 1024
+
+
+class InvalidSetting(Exception):
+    """A setting has a value that it cannot have; the message is one line that says which, and what it may be."""
+
+
+def _setting(default: Any, help_text: str, *, metavar: str | None = None, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"help": help_text, "metavar": metavar, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is told when it starts. Read once, passed down, never changed."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(4580, "port to listen on; 0 picks a free one")
+    database: str = _setting("job-runtime-local.db", "SQLite file that holds the trajectories", metavar="FILE")
+    durability: Literal["full", "normal", "memory"] = _setting(
+        "full",
+        "full: every answered call survives a power cut (fsync a commit); "
+        "normal: survives a crash of the server; memory: nothing on disk, for tests",
+    )
+    model: str = _setting(
+        "scripted",
+        "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
+        "or 'vllm:MODEL [extra arguments]' (vLLM, started as a child)",
+        metavar="MODEL",
+    )
+    rewrite_model: str | None = _setting(
+        None, 'replace the request\'s "model" by NAME on the way to the model server', metavar="NAME"
+    )
+    model_api_key: str | None = _setting(
+        None, "Bearer key for the model server; better given by the environment", metavar="KEY", secret=True
+    )
+    model_connect_timeout: float = _setting(5.0, "seconds to connect to the model server", metavar="SECONDS")
+    model_answer_timeout: float = _setting(600.0, "seconds until the model server's answer begins", metavar="SECONDS")
+    model_idle_timeout: float = _setting(
+        120.0, "seconds between two pieces of the model server's answer", metavar="SECONDS"
+    )
+    vllm_python: str | None = _setting(None, "interpreter that has vLLM installed, for --model vllm:…", metavar="FILE")
+    vllm_log: str = _setting("job-runtime-local-vllm.log", "file for vLLM's log", metavar="FILE")
+    trajectories: Literal["implicit", "dispatched"] = _setting(
+        "implicit",
+        "implicit: a trajectory's first Sample creates it; dispatched: only registered trajectories exist",
+    )
+    jobs: Literal["any", "strict"] = _setting("any", "any: every job ARN is accepted; strict: only known jobs")
+    auth: Literal["lenient", "strict"] = _setting(
+        "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified"
+    )
+    key_pairs: tuple[str, ...] = _setting(
+        (),
+        "for --auth strict: KEY_ID:SECRET[:SESSION_TOKEN]; may be given again",
+        metavar="PAIR",
+        secret=True,
+    )
+    region: str = _setting("us-west-2", "region that this server stands for", metavar="REGION")
+    account: str | None = _setting(
+        None, "for --auth strict: the account whose jobs may be used (12 digits)", metavar="ACCOUNT"
+    )
+    insecure_remote: bool = _setting(False, "listen on an address that is not loopback although --auth is lenient")
+    max_request_bytes: int = _setting(64 * MEBIBYTE, "largest request body", metavar="BYTES")
+    max_answer_bytes: int = _setting(64 * MEBIBYTE, "largest answer of the model", metavar="BYTES")
+    max_in_flight: int = _setting(4096, "samples in flight at once; more are throttled", metavar="N")
+    shutdown_timeout: float = _setting(
+        10.0, "seconds that open requests get to finish when the server is told to stop", metavar="SECONDS"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "debug: also one line a request")
+    log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error")
+
+    def __post_init__(self) -> None:
+        """Check what one setting alone, or two together, can get wrong. Raises InvalidSetting."""
+        _check_ranges(self)
+        if self.account is not None and not (len(self.account) == 12 and self.account.isdecimal()):
+            raise InvalidSetting(f"account: {self.account!r} is not a number of 12 digits")
+        if self.host not in LOOPBACK and self.auth != "strict" and not self.insecure_remote:
+            raise InvalidSetting(
+                f"host: {self.host} can be reached from other machines; "
+                "add --auth strict with --key-pairs, or --insecure-remote if you mean it"
+            )
+        if self.auth == "strict" and not self.key_pairs:
+            raise InvalidSetting("auth: strict needs at least one --key-pairs KEY_ID:SECRET")
+        if not self.database:
+            raise InvalidSetting("database: must name a file")
+
+
+def _check_ranges(settings: Settings) -> None:
+    if not 0 <= settings.port <= 65535:
+        raise InvalidSetting(f"port: {settings.port} is not between 0 and 65535")
+    for name in (
+        "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
+        "max_request_bytes", "max_answer_bytes", "max_in_flight",
+    ):  # fmt: skip
+        if not getattr(settings, name) > 0:
+            raise InvalidSetting(f"{name}: must be greater than 0")
+    if not settings.shutdown_timeout >= 0:
+        raise InvalidSetting("shutdown_timeout: must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingField:
+    """How one setting is given: the names and the type that every source shares."""
+
+    name: str
+    type: type  #: str, int, float or bool; of a list, its elements' type
+    default: Any
+    help: str
+    metavar: str | None
+    choices: tuple[str, ...]
+    is_list: bool
+    is_secret: bool
+
+    @property
+    def option(self) -> str:
+        """`--max-request-bytes`"""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """`JOB_RUNTIME_LOCAL_MAX_REQUEST_BYTES`"""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def setting_fields() -> list[SettingField]:
+    """Every setting, in the order in which help shows them."""
+    hints = get_type_hints(Settings)
+    return [_setting_field(each, hints[each.name]) for each in fields(Settings)]
+
+
+def _setting_field(each: Any, hint: Any) -> SettingField:
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    is_list = get_origin(hint) is tuple
+    kind = next((kind for kind in (bool, int, float) if hint is kind), str)
+    metadata = each.metadata
+    return SettingField(
+        each.name,
+        kind,
+        each.default,
+        metadata["help"],
+        metadata["metavar"],
+        choices,
+        is_list,
+        metadata["secret"],
+    )
+
+
+def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], config: Path | None = None) -> Settings:
+    """Put settings together: `given` (the command line) over the environment over TOML over the defaults.
+
+    Raises InvalidSetting.
+    """
+    table = {each.name: each for each in setting_fields()}
+    values: dict[str, Any] = {}
+    for name, value in (_read_toml(config) if config else {}).items():
+        key = name.replace("-", "_")
+        if key not in table:
+            raise InvalidSetting(f"{config}: there is no setting {name!r}")
+        values[key] = _convert(table[key], value, f"{config}: {name}")
+    for each in table.values():
+        if each.variable in environment:
+            values[each.name] = _convert(each, environment[each.variable], each.variable)
+    for name, value in given.items():
+        if value is not None:
+            values[name] = _convert(table[name], value, table[name].option)
+    return Settings(**values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: not TOML: {error}") from None
+
+
+def _convert(each: SettingField, value: Any, source: str) -> Any:
+    if each.is_list:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise InvalidSetting(f"{source}: must be a list of texts")
+        return tuple(item for item in items if item)
+    if each.type is bool:
+        return _convert_bool(value, source)
+    shown = "the value" if each.is_secret else repr(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidSetting(f"{source}: {shown} is not {_noun(each.type)}")
+    try:
+        converted = each.type(value)
+    except ValueError:
+        raise InvalidSetting(f"{source}: {shown} is not {_noun(each.type)}") from None
+    if each.choices and converted not in each.choices:
+        raise InvalidSetting(f"{source}: {shown} is not one of {', '.join(each.choices)}")
+    return converted
+
+
+def _convert_bool(value: Any, source: str) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+        "": False,
+    }
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise InvalidSetting(f"{source}: {value!r} is not true or false")
+
+
+def _noun(kind: type) -> str:
+    return {int: "a whole number", float: "a number"}.get(kind, "a text")

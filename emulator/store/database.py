@@ -1,0 +1,267 @@
+"""The SQLite file: opening it as its only server, bringing it up to date, checking and copying it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError as SQLDatabaseError
+
+from emulator.store.schema import REVISION, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+log = logging.getLogger(__name__)
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message is one line that says why and what to do."""
+
+
+SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "memory": "OFF"}
+
+
+class Database:
+    """A SQLite database that this process alone writes to."""
+
+    def __init__(self, path: Path | None, durability: str) -> None:
+        """`path` None: in memory, shared by the connections of this process."""
+        self.path = path
+        self._durability = durability
+        # memdb: an in-memory database that several connections of one process share, with ordinary locking.
+        self._address = f"file:{path}" if path else f"file:/{uuid4().hex}?vfs=memdb"
+        self._lock: IO[str] | None = None
+
+    def open(self) -> Engine:
+        """Lock the file, bring it up to date; the engine with its only write connection.
+
+        Raises DatabaseError.
+        """
+        if self.path is not None:
+            self._lock = lock(self.path)
+        try:
+            engine = self._write_engine()
+            with _explained(self.path), engine.connect() as connection:
+                bring_up_to_date(connection, self.path)
+        except BaseException:
+            self.close()
+            raise
+        return engine
+
+    def readers(self) -> AsyncEngine:
+        """An engine of read-only connections. Importing it takes most of a second: do so off the event loop."""
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        separator = "&" if "?" in self._address else "?"
+        engine = create_async_engine(f"sqlite+aiosqlite:///{self._address}{separator}uri=true")
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def read_only(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA query_only = ON")
+
+        return engine
+
+    def close(self) -> None:
+        """Let another server have the file."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _write_engine(self) -> Engine:
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(self._address, uri=True, check_same_thread=False, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
+            # Inside a commit it would cost its caller 25-57 ms; the writer does it when it is idle.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+            connection.execute("PRAGMA foreign_keys = ON")
+            return connection
+
+        engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+        begin_immediately(engine)
+        return engine
+
+
+def begin_immediately(engine: Engine) -> None:
+    """Make transactions take the write lock when they begin.
+
+    Without it, sqlite3's own transactions begin at the first write, after what was read may have changed.
+    """
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def checkpoint(connection: Connection) -> None:
+    """Move the write-ahead log into the database, as far as readers allow."""
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    cursor.close()
+
+
+def read_engine(path: Path) -> Engine:
+    """An engine that reads a file, whether a server has it open or not. Raises DatabaseError."""
+    if not path.exists():
+        raise DatabaseError(f"{path}: there is no such database; --database names another")
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(f"file:{path}", uri=True)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    with _explained(path), engine.connect() as connection:
+        found = revision(connection)
+        if found != REVISION:
+            advice = "run `job-runtime-local db upgrade`" if found in _revisions() else "use a newer version of this"
+            raise DatabaseError(f"{path}: its tables are of revision {found}, not {REVISION}: {advice}")
+    return engine
+
+
+def lock(path: Path) -> IO[str]:
+    """Make sure that no other process writes to the file. Raises DatabaseError."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        file = lock_path.open("a+")
+    except OSError as error:
+        raise DatabaseError(f"{path}: {error.strerror} ({lock_path})") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise DatabaseError(
+            f"{path}: another server (process {owner or 'unknown'}) has this file open; "
+            "stop it, or give this one a --database of its own"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def revision(connection: Connection) -> str | None:
+    """The migration that the database is at; None for an empty one. Raises DatabaseError for someone else's."""
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
+    if tables:
+        raise DatabaseError(f"this database belongs to something else (it has a table {tables[0]!r})")
+    return None
+
+
+def bring_up_to_date(connection: Connection, path: Path | None) -> Path | None:
+    """Make an empty database's tables, or upgrade an older one's after a backup; the backup, if one was made.
+
+    Raises DatabaseError for a database that is newer than this program.
+    """
+    found = revision(connection)
+    connection.rollback()
+    if found == REVISION:
+        return None
+    if found is None:
+        with connection.begin():
+            # The same tables that the migrations make, without the third of a second that importing Alembic takes.
+            metadata.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+        return None
+    if found not in _revisions():
+        raise DatabaseError(
+            f"the database is of revision {found}, which this version of job-runtime-local does not know: "
+            "upgrade job-runtime-local, or give it another --database"
+        )
+    copy = None if path is None else backup(path, path.with_name(f"{path.name}.backup-{found}-{_timestamp()}"))
+    migrate(connection)
+    log.info("upgraded %s from revision %s to %s; the copy of before is %s", path, found, REVISION, copy)
+    return copy
+
+
+def migrate(connection: Connection, target: str = "head") -> None:
+    """Run the migrations up to a revision."""
+    from alembic import command
+
+    config = _alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, target)
+
+
+def backup(path: Path, target: Path) -> Path:
+    """Copy a database, whether a server has it open or not; the copy is whole. Raises DatabaseError."""
+    if target.exists():
+        raise DatabaseError(f"{target}: exists already; name another file")
+    if not path.exists():
+        raise DatabaseError(f"{path}: there is no such database; --database names another")
+    partial = target.with_name(target.name + ".partial")
+    with _explained(path):
+        partial.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as copy:
+            source.backup(copy)
+        partial.rename(target)
+    return target
+
+
+def check(path: Path) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
+
+    Raises DatabaseError if it cannot be read at all.
+    """
+    with read_engine(path).connect() as connection, _explained(path):
+        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+        problems += [
+            f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
+        ]
+    return problems
+
+
+def _revisions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
+
+
+def _alembic_config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations()))
+    return config
+
+
+def migrations() -> Path:
+    """The folder of the migrations: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+@contextmanager
+def _explained(path: Path | None) -> Iterator[None]:
+    """Turn what SQLite says of an unusable file into one line."""
+    try:
+        yield
+    except (SQLDatabaseError, sqlite3.Error, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise DatabaseError(f"{path}: {cause}; --database names another file") from error
+    except DatabaseError as error:
+        if path is None or str(error).startswith(str(path)):
+            raise
+        raise DatabaseError(f"{path}: {error}") from None
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

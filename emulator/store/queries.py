@@ -1,0 +1,160 @@
+"""What is read from the database: plain queries on a connection, with plain records as results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from emulator.store.schema import trajectories, turns
+from emulator.trajectory import Status, TurnStatus, is_eligible
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryRecord:
+    """A trajectory without its turns. Times are microseconds since 1970, UTC."""
+
+    id: int
+    job_arn: str
+    trajectory_id: str
+    status: Status
+    completion: Status | None
+    rewards: list[float] | None
+    created_at: int
+    completed_at: int | None
+    rewarded_at: int | None
+    turns: int  #: the completed ones
+
+    @property
+    def eligible(self) -> bool:
+        """Whether the trainer may use it."""
+        return is_eligible(self.completion, self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A turn with its exact bytes. Times are microseconds since 1970, UTC."""
+
+    number: int
+    status: TurnStatus
+    path: str
+    http_status: int | None
+    content_type: str | None
+    error: str | None
+    arrived_at: int
+    first_byte_at: int | None
+    ended_at: int
+    request: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryFilter:
+    """Which trajectories are meant; what is None does not matter. Times are microseconds, `until` exclusive."""
+
+    job_arn: str | None = None
+    status: Status | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+def list_trajectories(
+    connection: Connection, which: TrajectoryFilter, *, limit: int, before: int | None = None
+) -> list[TrajectoryRecord]:
+    """One page, newest first; `before` is the id of the last one of the page before."""
+    query = _filtered(which).order_by(trajectories.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(trajectories.c.id < before)
+    rows = connection.execute(query).all()
+    counts = _completed_turns(connection, [row.id for row in rows])
+    return [_trajectory(row, counts.get(row.id, 0)) for row in rows]
+
+
+def iterate_trajectories(connection: Connection, which: TrajectoryFilter) -> Iterator[TrajectoryRecord]:
+    """All of them, oldest first, a page at a time."""
+    last = 0
+    while True:
+        query = _filtered(which).where(trajectories.c.id > last).order_by(trajectories.c.id).limit(500)
+        rows = connection.execute(query).all()
+        if not rows:
+            return
+        counts = _completed_turns(connection, [row.id for row in rows])
+        for row in rows:
+            yield _trajectory(row, counts.get(row.id, 0))
+        last = rows[-1].id
+
+
+def find_trajectories(connection: Connection, trajectory_id: str, job_arn: str | None = None) -> list[TrajectoryRecord]:
+    """The trajectories of that id: at most one, if the job is given."""
+    query = _filtered(TrajectoryFilter(job_arn=job_arn)).where(trajectories.c.trajectory_id == trajectory_id)
+    rows = connection.execute(query.order_by(trajectories.c.id)).all()
+    counts = _completed_turns(connection, [row.id for row in rows])
+    return [_trajectory(row, counts.get(row.id, 0)) for row in rows]
+
+
+def turns_of(connection: Connection, trajectory: TrajectoryRecord) -> list[TurnRecord]:
+    """All turns of a trajectory, in the order in which their requests arrived."""
+    query = select(turns).where(turns.c.trajectory == trajectory.id).order_by(turns.c.number)
+    return [_turn(row) for row in connection.execute(query)]
+
+
+def find_turn(connection: Connection, trajectory: TrajectoryRecord, number: int) -> TurnRecord | None:
+    """One turn of a trajectory."""
+    query = select(turns).where(turns.c.trajectory == trajectory.id, turns.c.number == number)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _turn(row)
+
+
+def _filtered(which: TrajectoryFilter) -> Select[Any]:
+    query = select(trajectories)
+    if which.job_arn is not None:
+        query = query.where(trajectories.c.job_arn == which.job_arn)
+    if which.status is not None:
+        query = query.where(trajectories.c.status == which.status.value)
+    if which.since is not None:
+        query = query.where(trajectories.c.created_at >= which.since)
+    if which.until is not None:
+        query = query.where(trajectories.c.created_at < which.until)
+    return query
+
+
+def _completed_turns(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
+    query = (
+        select(turns.c.trajectory, func.count())
+        .where(turns.c.trajectory.in_(ids), turns.c.status == TurnStatus.COMPLETED.value)
+        .group_by(turns.c.trajectory)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _trajectory(row: Row[Any], completed_turns: int) -> TrajectoryRecord:
+    return TrajectoryRecord(
+        id=row.id,
+        job_arn=row.job_arn,
+        trajectory_id=row.trajectory_id,
+        status=Status(row.status),
+        completion=None if row.completion is None else Status(row.completion),
+        rewards=row.rewards,
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+        rewarded_at=row.rewarded_at,
+        turns=completed_turns,
+    )
+
+
+def _turn(row: Row[Any]) -> TurnRecord:
+    return TurnRecord(
+        number=row.number,
+        status=TurnStatus(row.status),
+        path=row.path,
+        http_status=row.http_status,
+        content_type=row.content_type,
+        error=row.error,
+        arrived_at=row.arrived_at,
+        first_byte_at=row.first_byte_at,
+        ended_at=row.ended_at,
+        request=row.request,
+        response=row.response,
+    )

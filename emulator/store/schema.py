@@ -1,0 +1,102 @@
+"""The tables. Times are microseconds since 1970, UTC.
+
+`migrations/` must lead to exactly these; a test holds them together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+#: The migration that leads to these tables.
+REVISION = "0001"
+
+metadata = MetaData()
+
+#: Jobs that somebody registered; samples for others are accepted unless `--jobs strict`.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_arn", Text, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+trajectories = Table(
+    "trajectories",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_arn", Text, nullable=False),
+    Column("trajectory_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("completion", Text),  # how it was sealed, kept when the reward arrives
+    Column("rewards", JSON(none_as_null=True)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("completed_at", BigInteger),
+    Column("rewarded_at", BigInteger),
+    UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
+    CheckConstraint(
+        "(status = 'open' AND completion IS NULL AND completed_at IS NULL AND rewards IS NULL)"
+        " OR (status IN ('ready', 'failed') AND completion = status AND completed_at IS NOT NULL AND rewards IS NULL)"
+        " OR (status = 'reward-received' AND completion IN ('ready', 'failed') AND completed_at IS NOT NULL"
+        " AND rewards IS NOT NULL AND rewarded_at IS NOT NULL)",
+        name="status_fits",
+    ),
+    Index("trajectories_by_job", "job_arn", "id"),
+    Index("trajectories_by_status", "status", "id"),
+    sqlite_autoincrement=True,  # an id is never used again: a late turn must not find another trajectory
+)
+
+#: The small columns stand first: SQLite reads them without touching the pages that hold the bodies.
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "trajectory",
+        Integer,
+        ForeignKey("trajectories.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("number", Integer, nullable=False),  # order of arrival, from 0
+    Column("status", Text, nullable=False),
+    Column("path", Text, nullable=False),  # what was asked of the model server
+    Column("http_status", Integer),  # absent: the model server gave no answer
+    Column("content_type", Text),
+    Column("error", Text),
+    Column("arrived_at", BigInteger, nullable=False),
+    Column("first_byte_at", BigInteger),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    UniqueConstraint("trajectory", "number", name="one_turn_a_number"),
+    CheckConstraint("status IN ('completed', 'failed', 'aborted', 'discarded')", name="turn_status"),
+)
+
+#: Which client token asked for what, so that a repeated request has no second effect.
+client_tokens = Table(
+    "client_tokens",
+    metadata,
+    Column("operation", Text, primary_key=True),
+    Column("job_arn", Text, primary_key=True),
+    Column("token", Text, primary_key=True),
+    Column("parameters", Text, nullable=False),  # their digest
+    Column(
+        "trajectory",
+        Integer,
+        ForeignKey("trajectories.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+)

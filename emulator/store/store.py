@@ -1,0 +1,218 @@
+"""The store's face: what operations and management ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from sqlalchemy import Connection
+
+from emulator.store import changes
+from emulator.store.database import Database
+from emulator.store.writer import StoreError, Writer
+from emulator.trajectory import Event, Status, TurnStatus, transition
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["OpenTrajectory", "Store", "StoreError", "now"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Trajectories whose state is kept at hand; one that has dropped out costs a look into the database.
+RECENT = 10_000
+
+
+def now() -> int:
+    """Microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True, weakref_slot=True)
+class OpenTrajectory:
+    """What is kept at hand of a trajectory: enough to let it take a turn without a look into the database."""
+
+    id: int
+    status: Status
+    next_number: int
+
+    def take_number(self) -> int:
+        """The number of the turn that arrives now."""
+        number = self.next_number
+        self.next_number += 1
+        return number
+
+
+class Store:
+    """Trajectories, turns and client tokens, in a database that this process alone writes to."""
+
+    def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
+        """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
+        self._database = Database(path, durability)
+        self._create_trajectories = create_trajectories
+        self._any_job = any_job
+        self._recent: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
+        # A turn under way holds its trajectory, so that its numbers go on from one object even if it is not recent.
+        self._at_hand: WeakValueDictionary[tuple[str, str], OpenTrajectory] = WeakValueDictionary()
+        self._readers: AsyncEngine | None = None
+        self._readers_lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Open the database. Raises DatabaseError."""
+        self._engine = self._database.open()
+        self._writer = Writer(self._engine)
+
+    async def aclose(self) -> None:
+        """Commit what is waiting and let the file go."""
+        await self._writer.aclose()
+        if self._readers is not None:
+            await self._readers.dispose()
+        self._engine.dispose()
+        self._database.close()
+
+    async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
+        """The trajectory and the number of a turn that arrives now.
+
+        Raises UnknownJob, UnknownTrajectory, InvalidTransition, StoreError.
+        """
+        trajectory = self._at_hand.get((job_arn, trajectory_id))
+        if trajectory is None:
+            trajectory = await self._open(job_arn, trajectory_id)
+        transition(trajectory_id, trajectory.status, Event.SAMPLE)
+        return trajectory, trajectory.take_number()
+
+    async def end_turn(
+        self,
+        trajectory: OpenTrajectory,
+        number: int,
+        *,
+        status: TurnStatus,
+        path: str,
+        request: bytes,
+        response: bytes,
+        http_status: int | None,
+        content_type: str | None,
+        error: str | None,
+        arrived_at: int,
+        first_byte_at: int | None,
+        ended_at: int,
+    ) -> None:
+        """Store a turn; returns when it is committed. A completed one is discarded if the trajectory is sealed.
+
+        Raises StoreError.
+        """
+        await self._writer.append(
+            {
+                "turn_trajectory": trajectory.id,
+                "turn_number": number,
+                "turn_status": status.value,
+                "turn_path": path,
+                "turn_http_status": http_status,
+                "turn_content_type": content_type,
+                "turn_error": error,
+                "turn_arrived_at": arrived_at,
+                "turn_first_byte_at": first_byte_at,
+                "turn_ended_at": ended_at,
+                "turn_request": request,
+                "turn_response": response,
+            }
+        )
+
+    async def complete_rollout(
+        self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None
+    ) -> None:
+        """Seal a trajectory as ready or failed.
+
+        Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused, StoreError.
+        """
+        status = await self._change(
+            changes.complete_rollout,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            completion=completion,
+            client_token=client_token,
+            any_job=self._any_job,
+            now=now(),
+        )
+        self._note(job_arn, trajectory_id, status)
+
+    async def update_reward(
+        self, *, job_arn: str, trajectory_id: str, rewards: Sequence[float], client_token: str | None
+    ) -> None:
+        """Give a sealed trajectory its rewards.
+
+        Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused, StoreError.
+        """
+        status = await self._change(
+            changes.update_reward,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            rewards=rewards,
+            client_token=client_token,
+            any_job=self._any_job,
+            now=now(),
+        )
+        self._note(job_arn, trajectory_id, status)
+
+    async def register_job(self, job_arn: str) -> None:
+        """Make a job known. Raises StoreError."""
+        await self._change(changes.register_job, job_arn=job_arn, now=now())
+
+    async def register_trajectory(self, job_arn: str, trajectory_id: str) -> None:
+        """Create a trajectory before its first Sample. Raises UnknownJob, StoreError."""
+        await self._change(
+            changes.register_trajectory,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            any_job=self._any_job,
+            now=now(),
+        )
+
+    async def reset(self) -> None:
+        """Forget everything; turns under way find their trajectory gone, and are not stored. Raises StoreError."""
+        await self._change(changes.reset)
+        self._recent.clear()
+        self._at_hand.clear()
+
+    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query of `emulator.store.queries` on a read-only connection."""
+        if self._readers is None:
+            async with self._readers_lock:
+                if self._readers is None:
+                    self._readers = await asyncio.to_thread(self._database.readers)
+        async with self._readers.connect() as connection:
+            return await connection.run_sync(query, *args, **kwargs)
+
+    async def _open(self, job_arn: str, trajectory_id: str) -> OpenTrajectory:
+        row = await self._change(
+            changes.open_trajectory,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            may_create=self._create_trajectories,
+            any_job=self._any_job,
+            now=now(),
+        )
+        key = (job_arn, trajectory_id)
+        trajectory = self._at_hand.get(key)
+        if trajectory is None:  # whoever asked first for it has put it there
+            trajectory = OpenTrajectory(row.id, row.status, row.next_number)
+            self._at_hand[key] = trajectory
+        self._recent[key] = trajectory
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return trajectory
+
+    def _note(self, job_arn: str, trajectory_id: str, status: Status) -> None:
+        trajectory = self._at_hand.get((job_arn, trajectory_id))
+        if trajectory is not None:
+            trajectory.status = status
+
+    async def _change(self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._writer.change(lambda connection: change(connection, *args, **kwargs))

@@ -1,0 +1,174 @@
+"""The one writer: a thread that owns the write connection and commits all that is waiting as one transaction.
+
+Group commit: while one transaction is on its way to the disk, others queue up, and the next one takes them all. An
+acknowledgement is given only after the commit, so what was acknowledged is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from emulator.store.changes import APPEND_TURN
+from emulator.store.database import checkpoint
+from emulator.trajectory import TrajectoryError
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: The most that one transaction takes: bounds how long the first in it waits for the last.
+MAX_BATCH = 512
+
+#: Seconds without work after which the write-ahead log is moved into the database.
+IDLE = 0.1
+
+#: Bytes appended after which the log is moved even under load, so that it cannot grow without end.
+CHECKPOINT_BYTES = 64 * 1024 * 1024
+
+
+class StoreError(Exception):
+    """The database refused a write (a full disk, a read-only file); nothing of it was stored."""
+
+
+@dataclass(slots=True)
+class _Write:
+    """Something to write, and who waits for it: rows of turns, or a change that needs to look first."""
+
+    turn: dict[str, Any] | None
+    change: Callable[[Connection], Any] | None
+    future: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs writes, one batch after another, in a thread of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._unmoved_bytes = 0
+        self._closed = False
+        self._thread.start()
+
+    def append(self, turn: dict[str, Any]) -> asyncio.Future[None]:
+        """Append a turn; the future is done when it is committed, and may raise StoreError."""
+        return self._submit(turn, None)
+
+    def change(self, change: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Run a change; the future has its result once it is committed, or raises its error, or StoreError."""
+        return self._submit(None, change)
+
+    async def aclose(self) -> None:
+        """Commit what is waiting, move the log into the database, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def _submit(self, turn: dict[str, Any] | None, change: Callable[[Connection], Any] | None) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("the server is stopping"))
+        else:
+            self._queue.put(_Write(turn, change, future))
+        return future
+
+    def _run(self) -> None:
+        with self._engine.connect() as connection:
+            open_ = True
+            while open_:
+                try:
+                    first = self._queue.get(timeout=IDLE if self._unmoved_bytes else None)
+                except queue.Empty:
+                    self._checkpoint(connection)
+                    continue
+                batch, open_ = self._batch(first)
+                if batch:
+                    self._acknowledge(self._commit(connection, batch))
+                if self._unmoved_bytes > CHECKPOINT_BYTES:
+                    self._checkpoint(connection)
+            self._checkpoint(connection)
+
+    def _batch(self, first: _Write | None) -> tuple[list[_Write], bool]:
+        batch: list[_Write] = []
+        item = first
+        while item is not None:
+            batch.append(item)
+            if len(batch) == MAX_BATCH:
+                return batch, True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _commit(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        """Commit a batch; each write with its result or its error."""
+        try:
+            with connection.begin():
+                return self._execute(connection, batch)
+        except Exception as error:
+            if len(batch) > 1:
+                # Whatever one of them did must not take the others with it.
+                return [outcome for write in batch for outcome in self._commit(connection, [write])]
+            if not isinstance(error, SQLAlchemyError):
+                log.exception("a write failed")
+            cause = getattr(error, "orig", None) or error
+            return [(batch[0], StoreError(f"The database could not be written: {cause}"))]
+
+    def _execute(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        outcomes: list[tuple[_Write, Any]] = []
+        rows: list[dict[str, Any]] = []
+        for write in batch:
+            if write.turn is not None:
+                rows.append(write.turn)
+                outcomes.append((write, None))
+                continue
+            self._append(connection, rows)  # order matters: what came before a seal counts
+            assert write.change is not None
+            try:
+                outcomes.append((write, write.change(connection)))
+            except TrajectoryError as error:  # raised before anything was written
+                outcomes.append((write, error))
+        self._append(connection, rows)
+        return outcomes
+
+    def _append(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            connection.execute(APPEND_TURN, rows)
+            self._unmoved_bytes += sum(len(row["turn_request"]) + len(row["turn_response"]) for row in rows)
+            rows.clear()
+
+    def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
+        self._unmoved_bytes += 1
+        try:
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
+        except RuntimeError:  # the event loop is gone, and whoever waited with it
+            log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
+
+    def _checkpoint(self, connection: Connection) -> None:
+        self._unmoved_bytes = 0
+        try:
+            checkpoint(connection)
+        except SQLAlchemyError as error:
+            log.warning("the write-ahead log could not be moved into the database: %s", error)
+
+
+def _resolve(outcomes: list[tuple[_Write, Any]]) -> None:
+    for write, result in outcomes:
+        if write.future.done():  # cancelled: its client went away
+            continue
+        if isinstance(result, Exception):
+            write.future.set_exception(result)
+        else:
+            write.future.set_result(result)
