@@ -1,0 +1,50 @@
+# Every target works in a fresh checkout: it makes what it needs first, and only once.
+PYTHON ?= python3
+MODEL ?= scripted
+VENV = .venv/bin
+SETUP = .venv/.installed
+VLLM_ENVIRONMENT = .environments/vllm
+VLLM_MODEL = .models/SmolLM2-135M-Instruct
+
+.PHONY: setup serve demo test test-vllm check format environments vllm build clean
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt
+	scripts/setup.sh $(PYTHON)
+
+serve: $(SETUP)  ## the emulator with its embedded model
+	$(VENV)/job-runtime-local serve --model "$(MODEL)"
+
+demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:… for a real model
+	$(VENV)/python -m examples.demo --model "$(MODEL)"
+
+test: $(SETUP) environments  ## everything that needs no large download
+	$(VENV)/pytest -m "not vllm"
+
+environments: $(SETUP)  ## clients whose dependencies clash with ours: the AWS CLI and the SageMaker SDK
+	scripts/build_clients.sh
+
+vllm: $(SETUP)  ## vLLM for the CPU, and a small model
+	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
+
+test-vllm: $(SETUP) vllm  ## the contract and the demo against a real vLLM
+	JOB_RUNTIME_LOCAL_TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
+	JOB_RUNTIME_LOCAL_TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
+	$(VENV)/pytest -m vllm
+
+check: $(SETUP)  ## formatting, lint, types, the direction of dependencies
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports --no-logo --config pyproject.toml
+
+format: $(SETUP)
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+build: $(SETUP)  ## the wheel and the source distribution
+	$(VENV)/python -m build --installer uv
+
+clean:
+	rm -rf .venv .environments .models dist build

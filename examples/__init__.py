@@ -1,0 +1,1 @@
+"""Agents that run, each in one file, and a demo that drives them."""
