@@ -171,7 +171,7 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], conf
             raise InvalidSetting(f"{config}: there is no setting {name!r}")
         values[key] = _convert(table[key], value, f"{config}: {name}")
     for each in table.values():
-        if each.variable in environment:
+        if environment.get(each.variable):  # set, and not to nothing
             values[each.name] = _convert(each, environment[each.variable], each.variable)
     for name, value in given.items():
         if value is not None:

@@ -45,7 +45,7 @@ def ask(client: Any, job_arn: str, trajectory_id: str, messages: list[dict[str, 
     """One turn: the model's message."""
     body = {"model": "default", "messages": messages, "tools": [TOOL], "max_tokens": 256}
     answer = client.sample(JobArn=job_arn, TrajectoryId=trajectory_id, Body=json.dumps(body).encode())
-    message: dict[str, Any] = json.loads(answer["Body"])["choices"][0]["message"]
+    message: dict[str, Any] = json.loads(answer["Body"].read())["choices"][0]["message"]
     return message
 
 

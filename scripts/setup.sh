@@ -8,5 +8,5 @@ python=${1:-python3}
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable . --group dev
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraint constraints.txt --editable . --group dev
 touch .venv/.installed

@@ -1,0 +1,6 @@
+"""What one OpenAI-compatible exchange says, read from its raw bytes on demand. Pure; never raises on bad bytes."""
+
+from emulator.completion.errors import error_message
+from emulator.completion.reading import Choice, Completion, TokenLogprob, Usage, read_completion
+
+__all__ = ["Choice", "Completion", "TokenLogprob", "Usage", "error_message", "read_completion"]
