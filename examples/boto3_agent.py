@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import boto3
 
-from examples.calculator import TOOL, calculate
+from examples import calculator
 from examples.reward import reward
 
 MAX_TURNS = 6
@@ -22,31 +22,39 @@ MAX_TURNS = 6
 
 def roll_out(client: Any, job_arn: str, trajectory_id: str, prompt: str, expected: str) -> float:
     """Answer one prompt, seal the trajectory and submit its reward; the reward."""
+    rollout = {"JobArn": job_arn, "TrajectoryId": trajectory_id}
+    try:
+        value, status = reward(answer(client, rollout, prompt), expected), "ready"
+    except ValueError:  # the model called the tool in a way that makes no sense
+        value, status = 0.0, "failed"
+    client.complete_rollout(**rollout, Status=status)
+    client.update_reward(**rollout, Rewards=[value])
+    return value
+
+
+def answer(client: Any, rollout: dict[str, str], prompt: str) -> str:
+    """Let the model use the calculator until it answers. Raises ValueError if it calls it wrongly."""
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Use the calculator. Then answer with the number."},
         {"role": "user", "content": prompt},
     ]
-    for _ in range(MAX_TURNS):
-        message = ask(client, job_arn, trajectory_id, messages)
+    for turn in range(MAX_TURNS):
+        body = {
+            "model": "default",
+            "messages": messages,
+            "tools": [calculator.TOOL],
+            "tool_choice": "auto" if turn else "required",
+            "max_tokens": 128,
+        }
+        sampled = client.sample(**rollout, Body=json.dumps(body).encode())
+        message = json.loads(sampled["Body"].read())["choices"][0]["message"]
         messages.append(message)
+        for call in message.get("tool_calls") or ():
+            result = calculator.call(call["function"]["arguments"])
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
         if not message.get("tool_calls"):
             break
-        for call in message["tool_calls"]:
-            arguments = json.loads(call["function"]["arguments"])
-            result = calculate(str(arguments.get("expression", "")))
-            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
-    value = reward(messages[-1].get("content") or "", expected)
-    client.complete_rollout(JobArn=job_arn, TrajectoryId=trajectory_id, Status="ready")
-    client.update_reward(JobArn=job_arn, TrajectoryId=trajectory_id, Rewards=[value])
-    return value
-
-
-def ask(client: Any, job_arn: str, trajectory_id: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """One turn: the model's message."""
-    body = {"model": "default", "messages": messages, "tools": [TOOL], "max_tokens": 256}
-    answer = client.sample(JobArn=job_arn, TrajectoryId=trajectory_id, Body=json.dumps(body).encode())
-    message: dict[str, Any] = json.loads(answer["Body"].read())["choices"][0]["message"]
-    return message
+    return messages[-1]["content"] or ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,9 @@ TOOL: dict[str, Any] = {
             "type": "object",
             "properties": {"expression": {"type": "string", "description": "for example 12 * (3 + 4)"}},
             "required": ["expression"],
+            "additionalProperties": False,
         },
+        "strict": True,
     },
 }
 
@@ -27,6 +30,14 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+
+
+def call(arguments: str) -> str:
+    """Do what a tool call asks for. Raises ValueError if its arguments are not as the tool's schema wants them."""
+    parsed = json.loads(arguments)
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("expression"), str):
+        raise ValueError(f"not the arguments of a calculator: {arguments[:100]}")
+    return calculate(parsed["expression"])
 
 
 def calculate(expression: str) -> str:

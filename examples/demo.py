@@ -137,7 +137,9 @@ def make_agents(url: str) -> dict[str, Agent]:
 
 def show(console: Console, url: str) -> None:
     """The table of trajectories, as the emulator stored them."""
-    table = Table("trajectory", "status", "turns", "prompt tokens", "completion tokens", "reward")
+    table = Table()
+    for name in ("trajectory", "status", "turns", "tokens in", "tokens out", "reward"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("trajectory", "status") else "right")
     listing = fetch(f"{url}/_emulator/trajectories?limit=500")["trajectories"]
     for entry in sorted(listing, key=lambda entry: entry["created_at"]):
         trajectory = fetch(f"{url}/_emulator/trajectories/{JOB_ARN}/{entry['trajectory_id']}")
