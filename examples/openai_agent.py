@@ -53,7 +53,7 @@ def answer(model: OpenAI, prompt: str) -> str:
             state = ChatCompletionStreamState()
             for chunk in stream:
                 state.handle_chunk(chunk)
-        message = state.get_final_completion().choices[0].message
+        message = state.current_completion_snapshot.choices[0].message
         messages.append(message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"}))
         for call in message.tool_calls or ():
             result = calculator.call(call.function.arguments)

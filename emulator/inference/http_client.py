@@ -1,0 +1,389 @@
+"""A lean keep-alive HTTP/1.1 client for one origin: no redirects, no cookies, no compression.
+
+It is the hot path of every sample, hence no task a request and one future a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import deque
+from collections.abc import Mapping
+
+import httptools
+
+from emulator.inference.model_server import BrokenAnswer, ModelServerError, ModelServerTimeout, ModelServerUnavailable
+
+HEAD_LIMIT = 64 * 1024  # of an answer's head with the 1xx heads before it, or of its trailer
+HIGH_WATER = 256 * 1024  # so much of a body waits for its reader, and the socket is no longer read
+LOW_WATER = 64 * 1024  # so little waits, and it is read again
+SMALL_BODY = 64 * 1024  # travels in one write with its head
+UPLOAD_PIECE = 256 * 1024
+NOTHING = memoryview(b"")
+
+
+class HTTPClient:
+    """Keep-alive connections to one origin: as many at once as there are requests, `max_idle` of them kept."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: bool = False,
+        connect_timeout: float = 5.0,
+        answer_timeout: float = 600.0,
+        idle_timeout: float = 120.0,
+        max_idle: int = 256,
+        keep_alive: float = 60.0,
+    ) -> None:
+        name = f"[{host}]" if ":" in host else host
+        self.authority = f"{name}:{port}"
+        self.answer_timeout = answer_timeout
+        self.idle_timeout = idle_timeout
+        self.connections: set[_Connection] = set()
+        self._host = host
+        self._port = port
+        self._host_field = name if port == (443 if tls else 80) else self.authority
+        self._tls = ssl.create_default_context() if tls else None
+        self._connect_timeout = connect_timeout
+        self.max_idle = max_idle
+        self._keep_alive = keep_alive
+        self.idle: dict[_Connection, float] = {}  # since when; the last one in is the first one out
+        self.closed = False
+
+    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        """Send a request and wait for the head of its answer, whatever its status.
+
+        Adds `host`, `accept-encoding` and `content-length` to `headers`. Raises ModelServerError, or ValueError if
+        the target or a header has a line break. Cancelling it ends the connection, so that the server notices.
+        """
+        head = self._head(method, target, headers, body)
+        idle = self._take_idle()
+        if idle is not None:
+            try:
+                return await idle.exchange(head, body)
+            except ModelServerUnavailable:
+                pass  # closed by the server just as the request left (RFC 9112, 9.3.1): once more, on a new one
+        connection = await self._connect()
+        return await connection.exchange(head, body)
+
+    async def aclose(self) -> None:
+        """End every connection; answers still on their way break."""
+        self.closed = True
+        connections = tuple(self.connections)
+        for connection in connections:
+            connection.end(BrokenAnswer("The connections to the model server were closed"))
+        if connections:
+            await asyncio.wait([connection.lost for connection in connections])
+
+    def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1", f"host: {self._host_field}", "accept-encoding: identity"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body or method == "POST":
+            lines.append(f"content-length: {len(body)}")
+        text = "\r\n".join(lines)
+        if not text.count("\r") == text.count("\n") == len(lines) - 1:
+            raise ValueError("a line break in a request's target or header")
+        return f"{text}\r\n\r\n".encode("latin-1")
+
+    def _take_idle(self) -> _Connection | None:
+        if not self.idle:
+            return None
+        connection, since = self.idle.popitem()
+        if connection.loop.time() - since < self._keep_alive:
+            return connection
+        for stale in (connection, *self.idle):  # the others are older still
+            stale.end()
+        return None
+
+    async def _connect(self) -> _Connection:
+        if self.closed:
+            raise ModelServerUnavailable("The connections to the model server were closed")
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(self._connect_timeout)
+        try:
+            async with limit:
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, loop), self._host, self._port, ssl=self._tls
+                )
+        except (OSError, UnicodeError) as error:
+            if limit.expired():
+                seconds = f"{self._connect_timeout:g} s (--model-connect-timeout)"
+                raise ModelServerTimeout(f"No connection to {self.authority} within {seconds}") from None
+            raise ModelServerUnavailable(_why_unreachable(error, self.authority)) from error
+        return connection
+
+
+class Answer:
+    """An answer whose head has arrived and whose body is still on its way: a `ModelAnswer`."""
+
+    __slots__ = ("_arrived", "_connection", "_pieces", "_read", "_waiter", "complete", "error", "headers", "status")
+
+    def __init__(self, connection: _Connection) -> None:
+        self.status = 0  # until the head is here
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.error: ModelServerError | None = None
+        self._connection = connection
+        self._pieces: deque[bytes] = deque()
+        self._arrived = 0
+        self._read = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                raise StopAsyncIteration
+            await self.wait(self._connection.client.idle_timeout)
+        piece = self._pieces.popleft()
+        self._read += len(piece)
+        if not self.complete and self._arrived - self._read <= LOW_WATER:
+            self._connection.read_on()
+        return piece
+
+    def close(self) -> None:
+        """Let go; an answer that is not complete ends its connection, so that the server stops. Never raises."""
+        self._pieces.clear()
+        if not self.complete and self.error is None:
+            self._connection.end(BrokenAnswer("The answer was closed before its end"))
+
+    def add(self, piece: bytes) -> bool:
+        """Take a piece of the body in; whether that is more than should wait for the reader."""
+        self._pieces.append(piece)
+        self._arrived += len(piece)
+        return self._arrived - self._read > HIGH_WATER
+
+    def truncated(self) -> BrokenAnswer:
+        """The error of an answer that was not complete when its connection ended."""
+        length, chunked = self.headers.get("content-length"), "transfer-encoding" in self.headers
+        amount = f"{self._arrived} of {length} bytes" if length else f"{self._arrived} bytes"
+        return BrokenAnswer(f"The connection ended after {amount}{', before the last chunk' if chunked else ''}")
+
+    def wake(self) -> None:
+        """Something happened: let whoever waits look."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Until something happens; `seconds` without end the answer with a ModelServerTimeout."""
+        loop = self._connection.loop
+        self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._time_out, seconds)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _time_out(self, seconds: float) -> None:
+        if self._waiter is None or self._waiter.done():
+            return  # something came in the same turn of the event loop
+        where = f"the model server at {self._connection.client.authority}"
+        if self.status:
+            text = f"Nothing more of an answer from {where} for {seconds:g} s (--model-idle-timeout)"
+        else:
+            text = f"No answer from {where} within {seconds:g} s (--model-answer-timeout)"
+        self._connection.end(ModelServerTimeout(text))
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, and the answer that is on its way there, if any."""
+
+    __slots__ = (
+        *("_answer", "_headers", "_parser", "_paused", "_reusable", "_transport", "_unaccounted", "_upload"),
+        *("_writable", "client", "loop", "lost"),
+    )
+    _transport: asyncio.Transport
+
+    def __init__(self, client: HTTPClient, loop: asyncio.AbstractEventLoop) -> None:
+        self.client = client
+        self.loop = loop
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._headers: dict[str, str] = {}
+        self._unaccounted = 0  # bytes received since the request, or since the last piece of the answer's body
+        self._reusable = False
+        self._paused = False
+        self._upload = NOTHING  # what is left of a large request body
+        self._writable = True
+
+    async def exchange(self, head: bytes, body: bytes) -> Answer:
+        """Send a request and wait for the head of its answer.
+
+        ModelServerUnavailable is raised only if the connection ended before one byte of an answer came.
+        """
+        answer = self._answer = Answer(self)
+        self._unaccounted = 0
+        if self._transport.is_closing():
+            self._ended_by_server(None)
+        elif len(body) <= SMALL_BODY:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._upload = memoryview(body)
+            self._continue_upload()
+        try:
+            while not answer.status and answer.error is None:
+                await answer.wait(self.client.answer_timeout)
+        except BaseException:
+            answer.close()  # not end(): a complete answer's connection may serve another request by now
+            raise
+        if not answer.status and answer.error is not None:
+            raise answer.error
+        return answer
+
+    def end(self, error: ModelServerError | None = None) -> None:
+        """End the connection at once, and with it an answer that is not complete: in `error`."""
+        answer, self._answer = self._answer, None
+        self._upload = NOTHING
+        self.client.idle.pop(self, None)
+        self._transport.abort()
+        if answer is not None:
+            if not answer.complete:
+                answer.error = error
+            answer.wake()
+
+    def read_on(self) -> None:
+        """Read the socket again, if it was left unread because the answer's reader had fallen behind."""
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _continue_upload(self) -> None:
+        while self._upload and self._writable and not self._transport.is_closing():
+            piece, self._upload = self._upload[:UPLOAD_PIECE], self._upload[UPLOAD_PIECE:]
+            self._transport.write(piece)
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
+        self.client.connections.add(self)
+        if self.client.closed:
+            self.end()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._continue_upload()
+        if self._answer is not None:
+            self._answer.wake()  # a large request makes its way: the time-out starts anew
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            self.end()  # nobody asked for anything
+            return
+        self._unaccounted += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.end(_broken(error))
+            return
+        if answer.complete:
+            self._keep_or_end()
+        elif self._unaccounted > HEAD_LIMIT:
+            self.end(BrokenAnswer(f"The head or trailer of the answer is larger than {HEAD_LIMIT} bytes"))
+        if answer.status:
+            answer.wake()
+
+    def eof_received(self) -> None:
+        self._ended_by_server(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended_by_server(exc)
+        self.client.connections.discard(self)
+        self.lost.set_result(None)
+
+    def _keep_or_end(self) -> None:
+        unsent = self._upload or self._transport.get_write_buffer_size()
+        if unsent or not self._reusable or len(self.client.idle) >= self.client.max_idle:
+            self.end()
+        else:
+            self._answer = None
+            self.read_on()
+            self.client.idle[self] = self.loop.time()
+
+    def _ended_by_server(self, exc: Exception | None) -> None:
+        answer = self._answer
+        error: ModelServerError | None = None
+        if answer is None:
+            pass
+        elif not answer.status and not self._unaccounted:
+            error = ModelServerUnavailable(f"{self.client.authority} closed the connection before it answered")
+        elif not answer.status:
+            error = BrokenAnswer("The connection ended in the head of the answer")
+        elif exc is None and not answer.headers.keys() & {"content-length", "transfer-encoding"}:
+            answer.complete = True  # its body ends where the connection does
+        else:
+            error = answer.truncated()
+        self.end(error)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        if self._answer is None or self._answer.complete:
+            raise BrokenAnswer("More came after the end of the answer")
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        status: int = self._parser.get_status_code()
+        if self._answer is None or 100 <= status < 200:
+            return  # 1xx: the head that counts is still to come
+        headers, self._headers = self._headers, {}  # what comes after it, the trailer, is of no interest
+        if self._unaccounted > HEAD_LIMIT and sum(map(len, (*headers, *headers.values()))) > HEAD_LIMIT:
+            raise BrokenAnswer(f"The head of the answer is larger than {HEAD_LIMIT} bytes")
+        if not 100 <= status < 600:  # no server could pass it on
+            raise BrokenAnswer(f"The answer has the status {status}")
+        if headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
+            raise BrokenAnswer(f"The answer came with content-encoding {headers['content-encoding'][:40]!r}, unasked")
+        if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            raise BrokenAnswer(f"The answer came with transfer-encoding {headers['transfer-encoding'][:40]!r}")
+        self._unaccounted = 0
+        self._answer.headers = headers
+        self._answer.status = status
+
+    def on_body(self, piece: bytes) -> None:
+        self._unaccounted = 0
+        if self._answer is not None and self._answer.add(piece) and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and self._answer.status:
+            self._answer.complete = True
+            self._reusable = self._parser.should_keep_alive()
+
+
+def _broken(error: Exception) -> BrokenAnswer:
+    if isinstance(error.__context__, BrokenAnswer):  # raised by one of our callbacks
+        return error.__context__
+    if isinstance(error, httptools.HttpParserUpgrade):
+        return BrokenAnswer("The model server switched to another protocol")
+    return BrokenAnswer(f"The answer is not HTTP/1.1: {error}")
+
+
+def _why_unreachable(error: OSError | UnicodeError, authority: str) -> str:
+    # With several addresses (::1 and 127.0.0.1) the event loop raises one OSError that quotes those of each.
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+        return f"Connection refused by {authority}"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return f"No address known for {authority}"
+    if isinstance(error, ssl.SSLError):
+        return f"No TLS with {authority}: {getattr(error, 'verify_message', None) or error.reason or error}"
+    return f"No connection to {authority}: {error.strerror or error}"
