@@ -46,6 +46,7 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (Status.OPEN, Event.COMPLETE_READY): Status.READY,
     (Status.OPEN, Event.COMPLETE_FAILED): Status.FAILED,
     (Status.READY, Event.UPDATE_REWARD): Status.REWARD_RECEIVED,
+    # ASSUMED: accepted, since the SDK always sends [0.0] after a failure.
     (Status.FAILED, Event.UPDATE_REWARD): Status.REWARD_RECEIVED,
 }
 
@@ -65,7 +66,7 @@ class InvalidTransition(TrajectoryError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        # The SDK looks for the phrases "not in valid status" and "Cannot transition trajectory".
+        # ASSUMED: the wording; the SDK looks for the phrases "not in valid status" and "Cannot transition trajectory".
         if self.event is Event.SAMPLE:
             return f"Trajectory {self.trajectory_id} is not in valid status for {self.event}: {self.status}"
         target = TARGETS[self.event]
@@ -111,6 +112,7 @@ def check_rewards(rewards: Sequence[float], completed_turns: int) -> None:
         raise InvalidRewards("Rewards must hold at least one value")
     if not all(math.isfinite(reward) for reward in rewards):
         raise InvalidRewards("Rewards must be finite numbers, not NaN or Infinity")
+    # ASSUMED: AWS documents one reward a turn, and the SDK sends one for all; any other number is refused.
     if len(rewards) not in (1, completed_turns):
         raise InvalidRewards(
             f"Rewards holds {len(rewards)} values; the trajectory has {completed_turns} completed turns: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from emulator.trajectory import TurnStatus
 EVENT_STREAM = "text/event-stream"
 
 #: How OpenAI-style streams say that they are over. A client may stop reading here, so this waits for the commit.
-DONE = (b"data: [DONE]", b"data:[DONE]")
+DONE = re.compile(rb"[\r\n]data: ?\[DONE\]")
 
 
 class AnswerTooLarge(Exception):
@@ -31,13 +32,20 @@ class AnswerTooLarge(Exception):
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
     """Ask the model for a turn of the trajectory; returns when its answer begins.
 
+    Turns are numbered in the order in which their requests had wholly arrived.
+
     Raises ValidationException (sealed, unknown job), ResourceNotFoundException (unknown trajectory, where they have
     to be registered), ThrottlingException (too many in flight), InternalServiceError (no answer; not stored).
     """
     if runtime.in_flight >= runtime.max_in_flight:
         raise ThrottlingException(f"{runtime.in_flight} samples are in flight; --max-in-flight sets another limit")
-    with aws_errors(invalid_transition=ValidationException):
-        trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
+    runtime.in_flight += 1
+    try:
+        with aws_errors(invalid_transition=ValidationException):
+            trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
+    except BaseException:
+        runtime.in_flight -= 1
+        raise
     capture = Capture(runtime, ModelRequest(path, body), trajectory, number)
     await capture._ask()
     return capture
@@ -54,9 +62,8 @@ class Capture:
         self._arrived_at = now()
         self._first_byte_at: int | None = None
         self._pieces: list[bytes] = []
-        self._tail = b""
+        self._tail = b"\n"  # of what was written, where the event that ends the stream may have begun
         self._answer: ModelAnswer | None = None
-        runtime.in_flight += 1
 
     @property
     def status(self) -> int:
@@ -161,8 +168,9 @@ class Capture:
             yield piece
 
     def _says_done(self, piece: bytes) -> bool:
-        self._tail = (self._tail + piece[-32:])[-32:]
-        return any(done in self._tail for done in DONE)
+        text = self._tail + piece
+        self._tail = text[-16:]
+        return DONE.search(text) is not None
 
     @contextmanager
     def _released(self) -> Iterator[None]:

@@ -36,7 +36,8 @@ class Runtime:
     in_flight: int = 0
 
 
-#: CompleteRollout and UpdateReward say of a state that does not fit that it conflicts; Sample models no such error.
+# ASSUMED: CompleteRollout and UpdateReward call a state that does not fit a conflict; Sample models no such error, and
+# calls it invalid.
 _ERRORS: dict[type[TrajectoryError], type[AWSError]] = {
     UnknownTrajectory: ResourceNotFoundException,
     UnknownJob: ValidationException,  # OBSERVED: "Could not find job", 400

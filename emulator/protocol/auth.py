@@ -218,8 +218,8 @@ def _signed_fields(names: bytes, fields: Mapping[bytes, bytes]) -> dict[bytes, b
     signed = sorted(set(names.split(b";")))
     if b"host" not in signed:
         raise AccessDeniedException("'Host' must be a 'SignedHeader' in the AWS Authorization.")
-    # AWS documents x-amz-*. ASSUMED: the service's own headers too, which botocore signs. Not every x-amzn-*:
-    # proxies add X-Amzn-Trace-Id, which botocore does not sign.
+    # ASSUMED: beside the x-amz-* that AWS documents, the service's own headers, which botocore signs. Not every
+    # x-amzn-*: proxies add X-Amzn-Trace-Id, which botocore does not sign.
     if any(name.startswith((b"x-amz-", b"x-amzn-sagemaker-")) and name not in signed for name in fields):
         raise AccessDeniedException("There were headers present in the request which were not signed")
     if not fields.keys() >= set(signed):

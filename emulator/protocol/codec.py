@@ -39,6 +39,7 @@ def decode(operation: OperationModel, headers: Mapping[bytes, bytes], body: byte
 def _document(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
+    # ASSUMED: what is no JSON, or of a wrong type, is a SerializationException; no operation of the model names one.
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -77,6 +78,7 @@ def _from_header(member: Member, raw: bytes, in_body: str | None) -> str:
         value = raw.decode()
     except UnicodeDecodeError:
         value = raw.decode("latin-1")  # what http.client sends for é
+    # ASSUMED: two job ARNs that differ are refused, rather than one of them ignored.
     if in_body is not None and in_body != value:
         raise ValidationException(
             f"{member.name} in the header {(member.header or b'').decode()} and in the body are not the same"

@@ -88,6 +88,7 @@ class Endpoint:
         await respond(answer, request_id, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
+        # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
         if scope["method"] != self._method:
             raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self._method}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -166,7 +167,7 @@ async def respond(answer: Answer | StreamAnswer, request_id: bytes, receive: Rec
         await _while_connected(answer.relay(write), receive)
     except ClientGone:
         return
-    except BrokenStream as error:
+    except (BrokenStream, AWSError) as error:
         log.warning("request %s: the stream was broken off: %s", request_id.decode(), error)
         return
     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -176,11 +177,12 @@ async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
     task = asyncio.current_task()
     assert task is not None
-    gone = False
+    gone = ended = False
 
     def cancel(watch: asyncio.Future[Any]) -> None:
         nonlocal gone
-        if not watch.cancelled():
+        # It may be on its way already when the work ends, and must not cancel what comes after.
+        if not ended and not watch.cancelled():
             gone = True
             task.cancel()
 
@@ -193,5 +195,5 @@ async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
             raise ClientGone from None
         raise
     finally:
-        watch.remove_done_callback(cancel)
+        ended = True
         watch.cancel()

@@ -100,6 +100,7 @@ def rest_json_body(error: AWSError) -> bytes:
 
 def openai_body(error: AWSError) -> bytes:
     """The body of an error on the OpenAI-style paths: an AWS client and an OpenAI client can each read it."""
+    # ASSUMED: one body in both shapes; what the service's own look like on these paths is not public.
     shape = {"message": error.message, "type": error.code, "code": error.code}
     return _dump({"Message": error.message, "error": shape})
 

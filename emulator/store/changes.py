@@ -42,7 +42,8 @@ def _parameter(column: str) -> BindParameter[Any]:
 
 _TURN_COLUMNS = [column.name for column in turns.c if column.name != "id"]
 
-#: A turn whose answer ended after the seal does not count: the write itself looks at the trajectory's status.
+# ASSUMED: a turn whose answer ends after the seal goes to its client, but does not count.
+#: The write itself looks at the trajectory's status.
 APPEND_TURN = insert(turns).from_select(
     _TURN_COLUMNS,
     select(
@@ -159,6 +160,7 @@ class _TokenUse:
     parameters: str
 
     def was_seen(self, connection: Connection) -> bool:
+        # ASSUMED: with the same parameters a token repeats, with others it conflicts; it is kept with its trajectory.
         if self.token is None:
             return False
         known = connection.scalar(

@@ -11,9 +11,10 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
 from emulator.store.schema import REVISION, metadata
@@ -39,8 +40,9 @@ class Database:
         self.path = path
         self._durability = durability
         # memdb: an in-memory database that several connections of one process share, with ordinary locking.
-        self._address = f"file:{path}" if path else f"file:/{uuid4().hex}?vfs=memdb"
+        self._address = _uri(path) if path else f"file:/{uuid4().hex}?vfs=memdb"
         self._lock: IO[str] | None = None
+        self.backup: Path | None = None  #: the copy of before, where opening had to upgrade
 
     def open(self) -> Engine:
         """Lock the file, bring it up to date; the engine with its only write connection.
@@ -51,8 +53,12 @@ class Database:
             self._lock = lock(self.path)
         try:
             engine = self._write_engine()
-            with _explained(self.path), engine.connect() as connection:
-                bring_up_to_date(connection, self.path)
+            try:
+                with _explained(self.path), engine.connect() as connection:
+                    self.backup = bring_up_to_date(connection, self.path)
+            except BaseException:
+                engine.dispose()
+                raise
         except BaseException:
             self.close()
             raise
@@ -62,8 +68,10 @@ class Database:
         """An engine of read-only connections. Importing it takes most of a second: do so off the event loop."""
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        separator = "&" if "?" in self._address else "?"
-        engine = create_async_engine(f"sqlite+aiosqlite:///{self._address}{separator}uri=true")
+        # Not as a text, whose percent-encoding SQLAlchemy would take for its own.
+        file, _, vfs = self._address.partition("?vfs=")
+        query = {"uri": "true", "vfs": vfs} if vfs else {"uri": "true"}
+        engine = create_async_engine(URL.create("sqlite+aiosqlite", database=file, query=query))
 
         @event.listens_for(engine.sync_engine, "connect")
         def read_only(connection: Any, _record: Any) -> None:
@@ -113,21 +121,47 @@ def checkpoint(connection: Connection) -> None:
 
 def read_engine(path: Path) -> Engine:
     """An engine that reads a file, whether a server has it open or not. Raises DatabaseError."""
-    if not path.exists():
-        raise DatabaseError(f"{path}: there is no such database; --database names another")
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(f"file:{path}", uri=True)
-        connection.execute("PRAGMA query_only = ON")
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _connect_to_read(path), poolclass=NullPool)
     with _explained(path), engine.connect() as connection:
         found = revision(connection)
+        if found is None:
+            raise DatabaseError("it has no tables yet: run `job-runtime-local db upgrade`")
         if found != REVISION:
-            advice = "run `job-runtime-local db upgrade`" if found in _revisions() else "use a newer version of this"
-            raise DatabaseError(f"{path}: its tables are of revision {found}, not {REVISION}: {advice}")
+            known = found in _revisions()
+            advice = "run `job-runtime-local db upgrade`" if known else "upgrade job-runtime-local"
+            raise DatabaseError(f"its tables are of revision {found}, not {REVISION}: {advice}")
     return engine
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """A connection that reads a file, as `read_engine` has it.
+
+    Raises DatabaseError, also where a query of the block finds the file damaged.
+    """
+    with read_engine(path).connect() as connection:
+        try:
+            yield connection
+        except SQLDatabaseError as error:
+            raise DatabaseError(f"{path}: {error.orig}; --database names another file") from error
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Raises DatabaseError."""
+    if not path.exists():
+        raise DatabaseError(f"{path}: there is no such database; --database names another")
+    with _explained(path):
+        connection = sqlite3.connect(_uri(path) + "?mode=rw", uri=True)
+        try:
+            connection.execute("SELECT * FROM sqlite_master").close()
+        except sqlite3.OperationalError:
+            connection.close()
+            if path.with_name(path.name + "-wal").exists():
+                raise
+            # Where SQLite may not write, it cannot make the index of the log; as there is no log, it needs none.
+            connection = sqlite3.connect(_uri(path) + "?immutable=1", uri=True)
+        connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 def lock(path: Path) -> IO[str]:
@@ -144,8 +178,7 @@ def lock(path: Path) -> IO[str]:
         owner = file.read().strip()
         file.close()
         raise DatabaseError(
-            f"{path}: another server (process {owner or 'unknown'}) has this file open; "
-            "stop it, or give this one a --database of its own"
+            f"{path}: another server (process {owner or 'unknown'}) has this file open; stop it, or name another --database"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -200,16 +233,27 @@ def migrate(connection: Connection, target: str = "head") -> None:
     command.upgrade(config, target)
 
 
-def backup(path: Path, target: Path) -> Path:
-    """Copy a database, whether a server has it open or not; the copy is whole. Raises DatabaseError."""
-    if target.exists():
-        raise DatabaseError(f"{target}: exists already; name another file")
+def upgrade(path: Path) -> Path | None:
+    """Bring a file that no server has open up to date; the copy of before, if one was made. Raises DatabaseError."""
     if not path.exists():
         raise DatabaseError(f"{path}: there is no such database; --database names another")
+    database = Database(path, "full")
+    database.open().dispose()
+    database.close()
+    return database.backup
+
+
+def backup(path: Path, target: Path) -> Path:
+    """Copy a database, whether a server has it open or not; the copy is whole. Raises DatabaseError."""
     partial = target.with_name(target.name + ".partial")
-    with _explained(path):
-        partial.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as copy:
+    with closing(_connect_to_read(path)) as source:
+        if target.exists():
+            raise DatabaseError(f"{target}: exists already; name another file")
+        try:
+            partial.write_bytes(b"")
+        except OSError as error:
+            raise DatabaseError(f"{target}: {error.strerror}; name another file") from None
+        with _explained(path), closing(sqlite3.connect(partial)) as copy:
             source.backup(copy)
         partial.rename(target)
     return target
@@ -220,7 +264,7 @@ def check(path: Path) -> list[str]:
 
     Raises DatabaseError if it cannot be read at all.
     """
-    with read_engine(path).connect() as connection, _explained(path):
+    with reading(path) as connection:
         problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
         problems += [
             f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
@@ -261,6 +305,10 @@ def _explained(path: Path | None) -> Iterator[None]:
         if path is None or str(error).startswith(str(path)):
             raise
         raise DatabaseError(f"{path}: {error}") from None
+
+
+def _uri(path: Path) -> str:
+    return "file:" + quote(str(path.absolute()))
 
 
 def _timestamp() -> str:

@@ -61,6 +61,8 @@ class Store:
         self._recent: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
         # A turn under way holds its trajectory, so that its numbers go on from one object even if it is not recent.
         self._at_hand: WeakValueDictionary[tuple[str, str], OpenTrajectory] = WeakValueDictionary()
+        # Turns that arrive while their trajectory is looked up wait in line: none may overtake another.
+        self._lines: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._readers: AsyncEngine | None = None
         self._readers_lock = asyncio.Lock()
 
@@ -82,11 +84,14 @@ class Store:
 
         Raises UnknownJob, UnknownTrajectory, InvalidTransition, StoreError.
         """
-        trajectory = self._at_hand.get((job_arn, trajectory_id))
-        if trajectory is None:
-            trajectory = await self._open(job_arn, trajectory_id)
-        transition(trajectory_id, trajectory.status, Event.SAMPLE)
-        return trajectory, trajectory.take_number()
+        key = (job_arn, trajectory_id)
+        trajectory = self._at_hand.get(key)
+        if trajectory is None or key in self._lines:
+            line = self._lines.setdefault(key, asyncio.Lock())
+            async with line:
+                trajectory = self._at_hand.get(key) or await self._open(job_arn, trajectory_id)
+                return self._take_turn(trajectory_id, trajectory)
+        return self._take_turn(trajectory_id, trajectory)
 
     async def end_turn(
         self,
@@ -132,7 +137,7 @@ class Store:
 
         Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused, StoreError.
         """
-        status = await self._change(
+        await self._move(
             changes.complete_rollout,
             job_arn=job_arn,
             trajectory_id=trajectory_id,
@@ -141,7 +146,6 @@ class Store:
             any_job=self._any_job,
             now=now(),
         )
-        self._note(job_arn, trajectory_id, status)
 
     async def update_reward(
         self, *, job_arn: str, trajectory_id: str, rewards: Sequence[float], client_token: str | None
@@ -150,7 +154,7 @@ class Store:
 
         Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused, StoreError.
         """
-        status = await self._change(
+        await self._move(
             changes.update_reward,
             job_arn=job_arn,
             trajectory_id=trajectory_id,
@@ -159,7 +163,6 @@ class Store:
             any_job=self._any_job,
             now=now(),
         )
-        self._note(job_arn, trajectory_id, status)
 
     async def register_job(self, job_arn: str) -> None:
         """Make a job known. Raises StoreError."""
@@ -209,10 +212,26 @@ class Store:
             self._recent.popitem(last=False)
         return trajectory
 
-    def _note(self, job_arn: str, trajectory_id: str, status: Status) -> None:
-        trajectory = self._at_hand.get((job_arn, trajectory_id))
-        if trajectory is not None:
-            trajectory.status = status
+    @staticmethod
+    def _take_turn(trajectory_id: str, trajectory: OpenTrajectory) -> tuple[OpenTrajectory, int]:
+        transition(trajectory_id, trajectory.status, Event.SAMPLE)
+        return trajectory, trajectory.take_number()
+
+    async def _move(
+        self, change: Callable[..., Status], *, job_arn: str, trajectory_id: str, **parameters: object
+    ) -> None:
+        """Run a change of a trajectory's status, and keep what is at hand of it true."""
+
+        def note(moved: asyncio.Future[Status]) -> None:
+            trajectory = self._at_hand.get((job_arn, trajectory_id))
+            if trajectory is not None and moved.exception() is None:
+                trajectory.status = moved.result()
+
+        moved = self._writer.change(
+            lambda connection: change(connection, job_arn=job_arn, trajectory_id=trajectory_id, **parameters)
+        )
+        moved.add_done_callback(note)
+        await asyncio.shield(moved)  # a client that goes away does not take the change back
 
     async def _change(self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.change(lambda connection: change(connection, *args, **kwargs))

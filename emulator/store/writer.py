@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ class Writer:
         self._unmoved_bytes = 0
         try:
             checkpoint(connection)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
 
