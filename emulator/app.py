@@ -172,6 +172,4 @@ def _authorization(settings: Settings) -> Authorize:
 
 async def _not_found(request: Request, _error: Exception) -> Response:
     error = UnknownOperationException(f"{request.method} {request.url.path} is not a page of the emulator")
-    answer = error_answer(error)
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, answer.status, headers, answer.content_type)
+    return management.to_response(error_answer(error))

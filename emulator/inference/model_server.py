@@ -1,9 +1,9 @@
 """What a model server is: the one interface behind `--model`, and the errors that it raises.
 
-    ModelServerError
-    ├── ModelServerUnavailable   nobody answers: refused, still starting, died before it answered
-    ├── ModelServerTimeout       it took too long to connect, to answer, or between two chunks
-    └── BrokenAnswer             the answer began or came, but is no HTTP, or ended too early
+ModelServerError
+├── ModelServerUnavailable   nobody answers: refused, still starting, died before it answered
+├── ModelServerTimeout       it took too long to connect, to answer, or between two chunks
+└── BrokenAnswer             the answer began or came, but is no HTTP, or ended too early
 """
 
 from __future__ import annotations

@@ -55,11 +55,21 @@ def _from_document(member: Member, value: Any) -> Any:
     if member.type == "string":
         if not isinstance(value, str):
             raise SerializationException(f"{member.name} must be a string")
+        if not _is_unicode(value):
+            raise SerializationException(f"{member.name} must be Unicode; it holds half of a surrogate pair")
         return value
     assert member.type == "list", f"{member.name}: no input of the service has type {member.type} in JSON"
     if not isinstance(value, list):
         raise SerializationException(f"{member.name} must be a list of numbers")
     return [_double(member, item) for item in value]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _double(member: Member, value: Any) -> float:

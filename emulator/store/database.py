@@ -178,7 +178,8 @@ def lock(path: Path) -> IO[str]:
         owner = file.read().strip()
         file.close()
         raise DatabaseError(
-            f"{path}: another server (process {owner or 'unknown'}) has this file open; stop it, or name another --database"
+            f"{path}: another server (process {owner or 'unknown'}) has this file open; "
+            "stop it, or name another --database"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -106,6 +106,12 @@ def test_members_of_the_wrong_type_are_refused(members: dict[str, Any]) -> None:
         decode(REWARD, JOB, body(**members))
 
 
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(SerializationException, match="half of a surrogate pair"):
+        decode(COMPLETE, JOB, rb'{"TrajectoryId": "\ud800"}')
+    assert decode(COMPLETE, JOB, rb'{"TrajectoryId": "\ud83d\ude00"}')["trajectory_id"] == "😀"
+
+
 def test_a_number_that_fits_no_double_is_refused() -> None:
     with pytest.raises(ValidationException, match="does not fit a double"):
         decode(REWARD, JOB, b'{"TrajectoryId": "t", "Rewards": [1' + b"0" * 400 + b"]}")

@@ -1,0 +1,200 @@
+"""`job-runtime-local trajectories`: look at what was captured, whether a server is running or not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from emulator.commands import Refused
+from emulator.commands.db import add_database_option
+from emulator.commands.terminal import make_console, prepare_output, visible
+from emulator.trajectory import Status
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
+
+#: Rewards that a table shows of a trajectory.
+SHOWN_REWARDS = 4
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add `list`, `show` and `export`."""
+    commands = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = commands.add_parser("list", help="a table of trajectories, newest first")
+    _add_filter(listing)
+    listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")
+    listing.add_argument("--json", action="store_true", help="JSON Lines in place of a table")
+    listing.set_defaults(run=_list)
+
+    show = commands.add_parser("show", help="one trajectory as a conversation")
+    show.add_argument("trajectory_id", metavar="TRAJECTORY_ID")
+    show.add_argument("--job", metavar="ARN", help="its job, where several have a trajectory of that id")
+    show.set_defaults(run=_show)
+
+    export = commands.add_parser("export", help="whole trajectories as JSON Lines, oldest first")
+    _add_filter(export)
+    export.add_argument("--eligible", action="store_true", help="only those that a trainer may use")
+    export.add_argument("--output", type=Path, metavar="FILE", help="appears when it is whole (default: stdout)")
+    export.set_defaults(run=_export)
+    for each in (listing, show, export):
+        add_database_option(each)
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    time = "RFC 3339, or seconds since 1970"
+    parser.add_argument("--job", metavar="ARN", help="only those of this job")
+    parser.add_argument("--status", choices=[each.value for each in Status], help="only those that stand there")
+    parser.add_argument("--since", metavar="TIME", help=f"only those created then or later ({time})")
+    parser.add_argument("--until", metavar="TIME", help=f"only those created before ({time})")
+
+
+def _list(given: argparse.Namespace) -> int:
+    from emulator.documents import to_json, trajectory_summary
+    from emulator.store import queries
+
+    if not 0 < given.limit < 1 << 31:
+        raise Refused(f"--limit: {given.limit} is not above 0")
+    with _reading(given.database) as connection:
+        # One more than asked for tells whether there are more.
+        found = queries.list_trajectories(connection, _filter(given), limit=given.limit + 1)
+    records = found[: given.limit]
+    if given.json:
+        prepare_output()
+        for record in records:
+            print(to_json(trajectory_summary(record)))
+    elif records:
+        _print_table(records)
+    sys.stdout.flush()
+    if not records:
+        print("no trajectories", file=sys.stderr)
+    elif len(found) > given.limit:
+        print(f"only the newest {given.limit}; --limit shows more", file=sys.stderr)
+    return 0
+
+
+def _print_table(records: Sequence[TrajectoryRecord]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from emulator.documents import format_time
+
+    console = make_console()
+    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, collapse_padding=True)
+    # What does not fit goes on in the next line: half an id is of no use.
+    table.add_column("job", overflow="fold")
+    table.add_column("trajectory", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("turns", no_wrap=True, justify="right")
+    table.add_column("rewards", overflow="fold")
+    table.add_column("created", overflow="fold")
+    for record in records:
+        created = (format_time(record.created_at) or "")[:19].replace("T", " ") + "Z"
+        cells = (
+            record.job_arn.rpartition("/")[2],
+            record.trajectory_id,
+            record.status.value,
+            str(record.turns),
+            rewards_text(record.rewards),
+            created,
+        )
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    console.print(table)
+
+
+def rewards_text(rewards: Sequence[float] | None) -> str:
+    """Rewards in a few characters."""
+    shown = " ".join(f"{reward:g}" for reward in (rewards or [])[:SHOWN_REWARDS])
+    more = len(rewards or []) - SHOWN_REWARDS
+    return f"{shown} … {more} more" if more > 0 else shown
+
+
+def _show(given: argparse.Namespace) -> int:
+    from emulator.commands.conversation import print_trajectory
+    from emulator.store import queries
+
+    with _reading(given.database) as connection:
+        found = queries.find_trajectories(connection, given.trajectory_id, given.job)
+        if not found:
+            of_job = f" of job {given.job}" if given.job else ""
+            raise Refused(visible(f"{given.database} has no trajectory {given.trajectory_id}{of_job}; see list"))
+        if len(found) > 1:
+            jobs = ", ".join(record.job_arn for record in found)
+            raise Refused(visible(f"several jobs have a trajectory {given.trajectory_id}; --job names one of {jobs}"))
+        turns = queries.turns_of(connection, found[0])
+    print_trajectory(make_console(), found[0], turns)
+    sys.stdout.flush()
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    from emulator.documents import to_json, trajectory_document
+    from emulator.store import queries
+
+    count = 0
+    with _reading(given.database) as connection, _output(given.output) as file:
+        for record in queries.iterate_trajectories(connection, _filter(given)):
+            if record.eligible or not given.eligible:
+                file.write(to_json(trajectory_document(record, queries.turns_of(connection, record))) + "\n")
+                count += 1
+        file.flush()
+    if given.output:
+        print(f"{given.output}: {count} trajectories", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """Where an export goes; a file appears under its name when it is whole. Raises Refused."""
+    if path is None:
+        yield sys.stdout
+        return
+    file_path = path.resolve()
+    partial = file_path.with_name(f"{file_path.name}.{os.getpid()}.partial")
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device: nothing to put in its place
+            with path.open("w", encoding="ascii") as file:
+                yield file
+            return
+        with partial.open("w", encoding="ascii") as file:
+            yield file
+        partial.replace(file_path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; --output names another file") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _reading(database: Path) -> Iterator[Connection]:
+    """Raises Refused."""
+    from emulator.store.database import DatabaseError, reading
+
+    try:
+        with reading(database) as connection:
+            yield connection
+    except DatabaseError as error:
+        raise Refused(str(error)) from None
+
+
+def _filter(given: argparse.Namespace) -> TrajectoryFilter:
+    """Raises Refused."""
+    from emulator.documents import parse_time
+    from emulator.store.queries import TrajectoryFilter
+
+    times = {}
+    for name in ("since", "until"):
+        try:
+            times[name] = None if (text := getattr(given, name)) is None else parse_time(text)
+        except ValueError as error:
+            raise Refused(f"--{name}: {error}") from None
+    return TrajectoryFilter(job_arn=given.job, status=Status(given.status) if given.status else None, **times)

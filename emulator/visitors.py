@@ -1,0 +1,65 @@
+"""Who may visit `/_emulator/`. Nobody shows credentials there, so everything else about a request has to be right.
+
+* Its Host must be loopback's or the configured one. Against DNS rebinding: a web page can lead its own name to this
+  machine, but not change what the browser then calls us. A server that listens to other machines has more names
+  than it knows: there any address will do, and any name that nobody can register.
+* Its Origin, if it has one, must be that Host, and Sec-Fetch-Site must not say cross-site: no other web site's page.
+* With `--auth strict`, a server that listens to other machines answers loopback only: what is captured must not be
+  had more easily than it was sent. (A reverse proxy on this machine is loopback too: let it not pass on `/_emulator`.)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from starlette.types import Scope
+
+from emulator.protocol.endpoint import refuse_other_sites
+from emulator.protocol.errors import AccessDeniedException
+from emulator.settings import LOOPBACK, Settings
+
+#: Names under these cannot be registered by anyone: RFC 6761, RFC 6762, ICANN's `internal`.
+_PRIVATE_DOMAINS = frozenset({"internal", "local", "localhost", "test"})
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::[0-9]*)?", re.ASCII)
+
+
+def refuse_strangers(scope: Scope, settings: Settings) -> None:
+    """Check a request as the top of this module says. Raises AccessDeniedException."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    if not _is_our_name(host, settings):
+        raise AccessDeniedException(
+            f"This is not served as {host!r}: ask for it as localhost, or as --host says; "
+            "where that is not loopback, any address will do too"
+        )
+    refuse_other_sites(headers)
+    if headers.get(b"sec-fetch-site") == b"cross-site":
+        raise AccessDeniedException("Requests from other web sites are refused")
+    peer = (scope.get("client") or ("", 0))[0]
+    if settings.auth == "strict" and settings.host not in LOOPBACK and not _is_loopback(peer):
+        raise AccessDeniedException("With --auth strict, /_emulator answers this machine only")
+
+
+def _is_our_name(host: str, settings: Settings) -> bool:
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower()
+    if name in LOOPBACK or name == settings.host.lower():
+        return True
+    if settings.host in LOOPBACK:
+        return False
+    return _is_address(name) or "." not in name or name.rpartition(".")[2] in _PRIVATE_DOMAINS
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(peer: str) -> bool:
+    return _is_address(peer) and ipaddress.ip_address(peer).is_loopback
