@@ -17,12 +17,21 @@ from starlette.types import Receive, Scope, Send
 from emulator import management
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
-from emulator.operations import OPERATIONS, Operation, Runtime
+from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Operation, Runtime
 from emulator.protocol.endpoint import Authenticate, Authorize, Endpoint, error_answer, new_request_id, respond
-from emulator.protocol.errors import AccessDeniedException, UnknownOperationException
+from emulator.protocol.errors import (
+    AccessDeniedException,
+    UnknownOperationException,
+    openai_body,
+    rest_json_body,
+)
 from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
+
+
+#: Below these, an OpenAI client is asking.
+_OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
 
 
 class App:
@@ -74,7 +83,8 @@ class App:
             await self._starlette(scope, receive, send)
         else:
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
-            await respond(error_answer(error), new_request_id(), receive, send)
+            shape = openai_body if path.startswith(_OPENAI) else rest_json_body
+            await respond(error_answer(error, shape), new_request_id(), receive, send)
 
 
 def make_model_server(settings: Settings) -> ModelServer:

@@ -78,6 +78,7 @@ class Server:
 
         Raises DatabaseError, ModelServerError when it cannot start.
         """
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         try:
             if threading.current_thread() is threading.main_thread():
                 # uvicorn raises the signal that ended it once more. These take that one, so that there is time left
@@ -99,6 +100,11 @@ class Server:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.stop()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says what the endpoint has not said: it ends a broken stream without a last message."""
+    return "returned without completing response" not in record.getMessage()
 
 
 class _JSONFormatter(logging.Formatter):
@@ -127,7 +133,3 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for noisy in ("uvicorn.error", "aiosqlite", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A stream that is broken off on purpose ends without a last message; the endpoint has said why.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: "returned without completing response" not in record.getMessage()
-    )

@@ -1,0 +1,49 @@
+"""What a database holds, as another process reads it, whether a server has it open or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from emulator.store import queries
+from emulator.store.database import read_engine
+from emulator.store.queries import TrajectoryFilter, TrajectoryRecord, TurnRecord
+
+#: No wait takes longer, unless something is broken.
+PATIENCE = 30.0
+
+
+def stored(database: Path, trajectory_id: str, job_arn: str | None = None) -> tuple[TrajectoryRecord, list[TurnRecord]]:
+    """A trajectory and its turns."""
+    with read_engine(database).connect() as connection:
+        (trajectory,) = queries.find_trajectories(connection, trajectory_id, job_arn)
+        return trajectory, queries.turns_of(connection, trajectory)
+
+
+def stored_turns(database: Path, trajectory_id: str) -> list[TurnRecord]:
+    """The turns of a trajectory; none if there is no such trajectory yet."""
+    with read_engine(database).connect() as connection:
+        found = queries.find_trajectories(connection, trajectory_id)
+        return queries.turns_of(connection, found[0]) if found else []
+
+
+def all_stored(database: Path) -> dict[tuple[str, str], tuple[TrajectoryRecord, list[TurnRecord]]]:
+    """Every trajectory with its turns, by job and id."""
+    with read_engine(database).connect() as connection:
+        found = list(queries.iterate_trajectories(connection, TrajectoryFilter()))
+        return {(each.job_arn, each.trajectory_id): (each, queries.turns_of(connection, each)) for each in found}
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what has no event to wait for: another thread's or process's commit."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE:g} s in vain for {what}"
+        time.sleep(0.005)
+
+
+def eventually_stored(database: Path, trajectory_id: str, count: int = 1) -> list[TurnRecord]:
+    """The turns of a trajectory once there are so many: for those whose client is not there to hear of it."""
+    eventually(lambda: len(stored_turns(database, trajectory_id)) >= count, f"{count} turns")
+    return stored_turns(database, trajectory_id)
