@@ -29,7 +29,6 @@ from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 
-
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
 

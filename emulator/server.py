@@ -103,7 +103,7 @@ class Server:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's says what the endpoint has not said: it ends a broken stream without a last message."""
+    """Whether a line of uvicorn's says what the endpoint has not said: a broken stream ends without a last message."""
     return "returned without completing response" not in record.getMessage()
 
 
