@@ -5,155 +5,39 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
 import botocore.session
 import pytest
-from botocore.auth import SigV4Auth, SigV4QueryAuth
-from botocore.awsrequest import AWSRequest, AWSResponse
-from botocore.credentials import Credentials
+from botocore.awsrequest import AWSResponse
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from emulator.protocol.auth import Caller, KeyPair, authenticate, parse_key_pair
-from emulator.protocol.errors import AccessDeniedException
-
-AKID = "AKIDLOCAL"
-SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-SESSION_TOKEN = "FwoGZXIvYXdzEXAMPLE/+session:token=="
-REGION = "us-west-2"
-JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/job-1"
-
-SECOND = timedelta(seconds=1)
-PERMANENT = {AKID: KeyPair(AKID, SECRET)}
-TEMPORARY = {AKID: KeyPair(AKID, SECRET, SESSION_TOKEN)}
-
-BAD_TOKEN = "Authentication failed: Please make sure your API Key is valid"
-NOT_KNOWN = "The security token included in the request is invalid."
-MISMATCH = "The request signature we calculated does not match the signature you provided."
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request as an ASGI server hands it on."""
-
-    headers: tuple[tuple[bytes, bytes], ...]
-    method: str = "POST"
-    path: bytes = b"/sample"
-    query: bytes = b""
-    body: bytes = b'{"messages": []}'
-
-    def header(self, name: bytes) -> bytes:
-        (value,) = [value for key, value in self.headers if key == name]
-        return value
-
-    def with_header(self, name: bytes, *values: bytes) -> Request:
-        others = tuple(pair for pair in self.headers if pair[0] != name)
-        return replace(self, headers=others + tuple((name, value) for value in values))
-
-    def rewritten(self, name: bytes, old: bytes, new: bytes) -> Request:
-        value = self.header(name)
-        assert old in value
-        return self.with_header(name, value.replace(old, new, 1))
-
-    @property
-    def signed_at(self) -> datetime:
-        return datetime.fromisoformat(self.header(b"x-amz-date").decode())
-
-
-def received(prepared: Any) -> Request:
-    """What a server gets of a request that botocore prepared: its HTTP client adds Host, proxies add more."""
-    url = urlsplit(prepared.url)
-    wire = [(name.lower().encode(), value) for name, value in prepared.headers.items()]
-    headers = [(name, value if isinstance(value, bytes) else str(value).encode()) for name, value in wire]
-    if not any(name == b"host" for name, _ in headers):
-        headers.append((b"host", url.netloc.encode()))
-    headers += [(b"x-forwarded-for", b"10.0.0.1"), (b"x-amzn-trace-id", b"Root=1-2-3"), (b"via", b"1.1 proxy")]
-    return Request(tuple(headers), prepared.method, url.path.encode(), url.query.encode(), prepared.body or b"")
-
-
-def signed(
-    *,
-    path: str = "/sample?a=1",
-    headers: Mapping[str, str] | None = None,
-    repeated: tuple[tuple[str, str], ...] = (),
-    body: bytes = b'{"messages": []}',
-    session_token: str | None = None,
-    region: str = REGION,
-    service: str = "sagemaker",
-    secret: str = SECRET,
-) -> Request:
-    fields = {"Content-Type": "application/json", "X-Amzn-SageMaker-Job-Arn": JOB_ARN} | dict(headers or {})
-    request = AWSRequest("POST", f"http://127.0.0.1:8080{path}", headers=fields, data=body)
-    for name, value in repeated:
-        request.headers.add_header(name, value)
-    SigV4Auth(Credentials(AKID, secret, session_token), service, region).add_auth(request)
-    arrived = received(request.prepare())
-    for name in {name for name, _ in repeated}:  # preparing keeps the last of a repeated header
-        values = [value.encode() for key, value in repeated if key == name]
-        arrived = arrived.with_header(name.lower().encode(), *values)
-    return arrived
-
-
-def token_url(
-    *,
-    expires: int = 43_200,
-    session_token: str | None = None,
-    region: str = REGION,
-    service: str = "sagemaker",
-    secret: str = SECRET,
-    host: str = "sagemaker.amazonaws.com",
-    method: str = "POST",
-    action: str = "CallWithBearerToken",
-) -> bytes:
-    """A token's content, as the generator of sagemaker-core makes it."""
-    request = AWSRequest(method, f"https://{host}/", headers={"host": host}, params={"Action": action})
-    credentials = Credentials(AKID, secret, session_token)
-    SigV4QueryAuth(credentials, service, region, expires=expires).add_auth(request)
-    url: str = request.url
-    return url.removeprefix("https://").encode() + b"&Version=1"
-
-
-def bearer(url: bytes) -> Request:
-    token = b"sagemaker-api-key-" + base64.b64encode(url)
-    return Request(((b"host", b"127.0.0.1:8080"), (b"authorization", b"Bearer " + token)))
-
-
-def url_signed_at(url: bytes) -> datetime:
-    match = re.search(rb"X-Amz-Date=([0-9TZ]+)", url)
-    assert match is not None
-    return datetime.fromisoformat(match[1].decode())
-
-
-def caller(request: Request, key_pairs: Mapping[str, KeyPair] = PERMANENT, **changed: Any) -> Caller:
-    arguments: dict[str, Any] = {"region": REGION, "now": datetime.now(UTC)} | changed
-    return authenticate(
-        method=request.method,
-        raw_path=request.path,
-        query_string=request.query,
-        headers=request.headers,
-        body=request.body,
-        key_pairs=key_pairs,
-        **arguments,
-    )
-
-
-def refusal(request: Request, key_pairs: Mapping[str, KeyPair] = PERMANENT, **changed: Any) -> str:
-    """The text with which a request is refused, having seen that nothing raised gives a secret away."""
-    with pytest.raises(AccessDeniedException) as refused:
-        caller(request, key_pairs, **changed)
-    error: BaseException | None = refused.value
-    while error is not None:
-        told = f"{error} {error!r} {error.args!r}"
-        assert SECRET not in told
-        assert SESSION_TOKEN not in told
-        assert re.search(r"[0-9a-fA-F]{64}", told) is None, "a signature or a hash"
-        error = error.__cause__ or error.__context__
-    return str(refused.value)
+from emulator.protocol.auth import Caller, KeyPair, parse_key_pair
+from tests.protocol.signing import (
+    AKID,
+    AUTHORIZATION,
+    JOB_ARN,
+    MISMATCH,
+    NOT_KNOWN,
+    PERMANENT,
+    REGION,
+    SECOND,
+    SECRET,
+    SESSION_TOKEN,
+    TEMPORARY,
+    Request,
+    bearer,
+    caller,
+    received,
+    refusal,
+    signed,
+    token_url,
+)
 
 
 @pytest.fixture(scope="module", params=["permanent", "temporary"])
@@ -196,7 +80,6 @@ def test_each_operation_of_a_real_client_is_recognised(
     assert MISMATCH in refusal(sent[operation], {AKID: replace(key_pairs[AKID], secret_access_key="other")})
 
 
-AUTHORIZATION = b"authorization"
 REWRITES = [
     (b"host", b"8080", b"8081"),
     (b"content-type", b"json", b"xml"),
@@ -360,115 +243,6 @@ def test_whatever_botocore_signs_is_recognised_and_no_byte_of_its_body_may_chang
     changed = body[:at] + data.draw(st.binary(min_size=1, max_size=1)) + body[at + 1 :]
     assume(changed != body)
     assert MISMATCH in refusal(replace(request, body=changed))
-
-
-def test_a_bearer_token_is_recognised() -> None:
-    assert caller(bearer(token_url())) == Caller(AKID, "bearer")
-    assert caller(bearer(token_url(session_token=SESSION_TOKEN)), TEMPORARY) == Caller(AKID, "bearer")
-    assert caller(bearer(token_url(region="eu-west-1")), region=None) == Caller(AKID, "bearer")
-
-
-def test_the_name_of_the_bearer_scheme_has_no_case() -> None:
-    assert caller(bearer(token_url()).rewritten(AUTHORIZATION, b"Bearer", b"bearer")) == Caller(AKID, "bearer")
-
-
-def test_a_bearer_token_covers_any_request() -> None:
-    request = replace(bearer(token_url()), method="GET", path=b"/v1/models", query=b"x=y", body=b"")
-    assert caller(request) == Caller(AKID, "bearer")
-
-
-@pytest.mark.parametrize("expires", [1, 60, 43_200])
-def test_a_bearer_token_lives_until_it_expires(expires: int) -> None:
-    url = token_url(expires=expires)
-    edge = url_signed_at(url) + timedelta(seconds=expires)
-    assert caller(bearer(url), now=edge) == Caller(AKID, "bearer")
-    assert refusal(bearer(url), now=edge + timedelta(microseconds=1)) == BAD_TOKEN
-
-
-def test_a_bearer_token_may_be_fifteen_minutes_ahead_and_no_more() -> None:
-    url = token_url()
-    edge = url_signed_at(url) - timedelta(minutes=15)
-    assert caller(bearer(url), now=edge) == Caller(AKID, "bearer")
-    assert refusal(bearer(url), now=edge - timedelta(microseconds=1)) == BAD_TOKEN
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"expires": 43_201},
-        {"expires": 0},
-        {"expires": -1},
-        {"region": "eu-west-1"},
-        {"service": "bedrock"},
-        {"secret": "other"},
-        {"session_token": SESSION_TOKEN},
-        {"host": "bedrock.amazonaws.com"},
-        {"method": "GET"},
-        {"action": "CallWithoutBearerToken"},
-    ],
-    ids=str,
-)
-def test_a_bearer_token_that_is_well_signed_for_the_wrong_thing_is_refused(wrong: dict[str, Any]) -> None:
-    assert refusal(bearer(token_url(**wrong))) == BAD_TOKEN
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b"Action=CallWithBearerToken", b"Action=Call"),
-        (b"Action=CallWithBearerToken&", b""),
-        (b"AWS4-HMAC-SHA256", b"AWS4-HMAC-SHA1"),
-        (b"AKIDLOCAL%2F", b"AKIDOTHER%2F"),
-        (b"AKIDLOCAL%2F2", b"AKIDLOCAL%2F3"),
-        (b"aws4_request", b"aws5_request"),
-        (b"X-Amz-Date=2", b"X-Amz-Date=1"),
-        (b"X-Amz-Date=2", b"Date=2"),
-        (b"Expires=43200", b"Expires=43199"),
-        (b"Expires=43200", b"Expires=4e4"),
-        (b"Expires=43200", "Expires=²".encode("latin-1")),
-        (b"Expires=43200", b"Expires=" + b"9" * 5000),
-        (b"SignedHeaders=host", b"SignedHeaders=date"),
-        (b"X-Amz-Signature=", b"X-Amz-Signature=0"),
-        (b"X-Amz-Signature=", b"Signature="),
-        (b"Version=1", b"Version=2"),
-        (b"&Version=1", b""),
-        (b"&Version=1", b"&Version=1&Version=1"),
-        (b"&Version=1", b"&Version=1&More=1"),
-        (b"X-Amz-Expires=43200", b"X-Amz-Expires=43200&X-Amz-Expires=43200"),
-        (b"sagemaker.amazonaws.com/", b"https://sagemaker.amazonaws.com/"),
-        (b"sagemaker.amazonaws.com/?", b""),
-        (b"sagemaker.amazonaws.com/", b"sagemaker.amazonaws.com.example.org/"),
-    ],
-)
-def test_a_bearer_token_with_one_thing_altered_is_refused(old: bytes, new: bytes) -> None:
-    url = token_url()
-    assert old in url
-    assert refusal(bearer(url.replace(old, new, 1))) == BAD_TOKEN
-    assert refusal(bearer(url.replace(old, new, 1)), region=None) == BAD_TOKEN
-
-
-def test_a_bearer_token_of_a_key_with_a_session_token_must_hold_it() -> None:
-    assert refusal(bearer(token_url()), TEMPORARY) == BAD_TOKEN
-    assert refusal(bearer(token_url(session_token="other")), TEMPORARY) == BAD_TOKEN
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda token: b"",
-        lambda token: token[len("sagemaker-api-key-") :],
-        lambda token: b"bedrock" + token[len("sagemaker") :],
-        lambda token: token[:-1],
-        lambda token: token + b"!",
-        lambda token: token + b" more",
-        lambda token: token + "é".encode(),
-        lambda token: b"EMPTY",
-    ],
-)
-def test_what_is_no_bearer_token_is_refused(spoil: Callable[[bytes], bytes]) -> None:
-    token = bearer(token_url()).header(AUTHORIZATION).removeprefix(b"Bearer ")
-    request = Request(((AUTHORIZATION, b"Bearer " + spoil(token)),))
-    assert refusal(request) == BAD_TOKEN
 
 
 @pytest.mark.parametrize("value", [None, b"", b"Basic dXNlcjpwYXNz", b"Token x", b"AWS AKID:sig", b"\xff"])
