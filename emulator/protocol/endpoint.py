@@ -79,6 +79,9 @@ class Endpoint:
         except AWSError as error:
             code = error.code
             answer = error_answer(error, self._error_body)
+        except asyncio.CancelledError:  # the server was told to stop, and will not wait any longer
+            code = InternalServiceError.__name__
+            answer = error_answer(InternalServiceError("The server is stopping"), self._error_body)
         except Exception:
             log.exception("request %s failed", request_id.decode())
             code = InternalServiceError.__name__
@@ -165,7 +168,7 @@ async def respond(answer: Answer | StreamAnswer, request_id: bytes, receive: Rec
     await send(start)
     try:
         await _while_connected(answer.relay(write), receive)
-    except ClientGone:
+    except (ClientGone, asyncio.CancelledError):
         return
     except (BrokenStream, AWSError) as error:
         log.warning("request %s: the stream was broken off: %s", request_id.decode(), error)

@@ -56,6 +56,8 @@ class Database:
             try:
                 with _explained(self.path), engine.connect() as connection:
                     self.backup = bring_up_to_date(connection, self.path)
+                    # Only now, since it changes the file: one that is refused stays as it was.
+                    _execute(connection, "PRAGMA journal_mode = WAL")
             except BaseException:
                 engine.dispose()
                 raise
@@ -88,7 +90,6 @@ class Database:
     def _write_engine(self) -> Engine:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._address, uri=True, check_same_thread=False, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
             # Inside a commit it would cost its caller 25-57 ms; the writer does it when it is idle.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -114,8 +115,13 @@ def begin_immediately(engine: Engine) -> None:
 
 def checkpoint(connection: Connection) -> None:
     """Move the write-ahead log into the database, as far as readers allow."""
+    _execute(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    """Run what must not be part of a transaction."""
     cursor = connection.connection.cursor()
-    cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    cursor.execute(statement)
     cursor.close()
 
 
@@ -166,7 +172,8 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 def lock(path: Path) -> IO[str]:
     """Make sure that no other process writes to the file. Raises DatabaseError."""
-    lock_path = path.with_name(path.name + ".lock")
+    real = path.resolve()  # a link to it is the same file
+    lock_path = real.with_name(real.name + ".lock")
     try:
         file = lock_path.open("a+")
     except OSError as error:
@@ -283,7 +290,7 @@ def _alembic_config() -> Any:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(migrations()))
+    config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
     return config
 
 

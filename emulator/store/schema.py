@@ -47,10 +47,12 @@ trajectories = Table(
     Column("rewarded_at", BigInteger),
     UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
     CheckConstraint(
+        # A condition on NULL is neither true nor false, and a check that is not false holds: hence `IS NOT NULL`.
         "(status = 'open' AND completion IS NULL AND completed_at IS NULL AND rewards IS NULL)"
-        " OR (status IN ('ready', 'failed') AND completion = status AND completed_at IS NOT NULL AND rewards IS NULL)"
-        " OR (status = 'reward-received' AND completion IN ('ready', 'failed') AND completed_at IS NOT NULL"
-        " AND rewards IS NOT NULL AND rewarded_at IS NOT NULL)",
+        " OR (status IN ('ready', 'failed') AND completion IS NOT NULL AND completion = status"
+        " AND completed_at IS NOT NULL AND rewards IS NULL)"
+        " OR (status = 'reward-received' AND completion IS NOT NULL AND completion IN ('ready', 'failed')"
+        " AND completed_at IS NOT NULL AND rewards IS NOT NULL AND rewarded_at IS NOT NULL)",
         name="status_fits",
     ),
     Index("trajectories_by_job", "job_arn", "id"),

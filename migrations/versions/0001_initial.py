@@ -30,10 +30,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
         sa.CheckConstraint(
             "(status = 'open' AND completion IS NULL AND completed_at IS NULL AND rewards IS NULL)"
-            " OR (status IN ('ready', 'failed') AND completion = status AND completed_at IS NOT NULL"
-            " AND rewards IS NULL)"
-            " OR (status = 'reward-received' AND completion IN ('ready', 'failed') AND completed_at IS NOT NULL"
-            " AND rewards IS NOT NULL AND rewarded_at IS NOT NULL)",
+            " OR (status IN ('ready', 'failed') AND completion IS NOT NULL AND completion = status"
+            " AND completed_at IS NOT NULL AND rewards IS NULL)"
+            " OR (status = 'reward-received' AND completion IS NOT NULL AND completion IN ('ready', 'failed')"
+            " AND completed_at IS NOT NULL AND rewards IS NOT NULL AND rewarded_at IS NOT NULL)",
             name="status_fits",
         ),
         sqlite_autoincrement=True,
