@@ -55,9 +55,10 @@ class Database:
             engine = self._write_engine()
             try:
                 with _explained(self.path), engine.connect() as connection:
-                    self.backup = bring_up_to_date(connection, self.path)
-                    # Only now, since it changes the file: one that is refused stays as it was.
+                    revision(connection)  # raises for a file of something else, which then stays as it was
+                    connection.rollback()
                     _execute(connection, "PRAGMA journal_mode = WAL")
+                    self.backup = bring_up_to_date(connection, self.path)
             except BaseException:
                 engine.dispose()
                 raise

@@ -223,8 +223,7 @@ class Store:
         """Run a change of a trajectory's status, and keep what is at hand of it true."""
 
         def note(moved: asyncio.Future[Status]) -> None:
-            trajectory = self._at_hand.get((job_arn, trajectory_id))
-            if trajectory is not None and moved.exception() is None:
+            if moved.exception() is None and (trajectory := self._at_hand.get((job_arn, trajectory_id))) is not None:
                 trajectory.status = moved.result()
 
         moved = self._writer.change(

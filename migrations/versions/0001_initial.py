@@ -43,9 +43,7 @@ def upgrade() -> None:
     op.create_table(
         "turns",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column(
-            "trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False
-        ),
+        sa.Column("trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("path", sa.Text, nullable=False),
@@ -66,8 +64,6 @@ def upgrade() -> None:
         sa.Column("job_arn", sa.Text, primary_key=True),
         sa.Column("token", sa.Text, primary_key=True),
         sa.Column("parameters", sa.Text, nullable=False),
-        sa.Column(
-            "trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False
-        ),
+        sa.Column("trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
     )
     op.create_index("ix_client_tokens_trajectory", "client_tokens", ["trajectory"])
