@@ -29,6 +29,18 @@ class AnswerTooLarge(Exception):
     """The model's answer is larger than may be captured."""
 
 
+async def at_most(limit: int, answer: ModelAnswer) -> AsyncIterator[bytes]:
+    """The pieces of an answer. Raises AnswerTooLarge before the one with which there would be too much."""
+    size = 0
+    async for piece in answer:
+        size += len(piece)
+        if size > limit:
+            raise AnswerTooLarge(
+                f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit"
+            )
+        yield piece
+
+
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
     """Ask the model for a turn of the trajectory; returns when its answer begins.
 
@@ -155,15 +167,9 @@ class Capture:
 
     async def _arriving(self) -> AsyncIterator[bytes]:
         assert self._answer is not None
-        size, limit = 0, self._runtime.max_answer_bytes
-        async for piece in self._answer:
+        async for piece in at_most(self._runtime.max_answer_bytes, self._answer):
             if self._first_byte_at is None:
                 self._first_byte_at = now()
-            size += len(piece)
-            if size > limit:
-                raise AnswerTooLarge(
-                    f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit"
-                )
             self._pieces.append(piece)
             yield piece
 

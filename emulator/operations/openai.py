@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emulator.inference.model_server import ModelRequest, ModelServerError
-from emulator.operations.capture import take_turn
+from emulator.operations.capture import AnswerTooLarge, at_most, take_turn
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import CHAT_COMPLETIONS, COMPLETIONS
 from emulator.protocol.answer import Answer, StreamAnswer
@@ -29,10 +29,10 @@ async def list_models(runtime: Runtime) -> Answer:
     try:
         answer = await runtime.model_server.send(ModelRequest("/v1/models", method="GET"))
         try:
-            body = b"".join([piece async for piece in answer])
+            body = b"".join([piece async for piece in at_most(runtime.max_answer_bytes, answer)])
         finally:
             answer.close()
-    except ModelServerError as error:
+    except (ModelServerError, AnswerTooLarge) as error:
         raise InternalServiceError(str(error)) from error
     return Answer(body, answer.status, answer.headers.get("content-type"))
 

@@ -95,9 +95,9 @@ def wait_until_ready(url: str, log: Path) -> None:
 
 
 @pytest.fixture
-def runtime(emulator: Emulator) -> Any:
+def runtime(emulator: Emulator) -> Iterator[Any]:
     """A boto3 client that tries each request once."""
-    return boto3.client(
+    client = boto3.client(
         "sagemakerjobruntime",
         endpoint_url=emulator.url,
         region_name="us-west-2",
@@ -105,17 +105,15 @@ def runtime(emulator: Emulator) -> Any:
         aws_secret_access_key="local",
         config=Config(retries={"total_max_attempts": 1}, read_timeout=120),
     )
+    yield client
+    client.close()
 
 
 @pytest.fixture
-def openai(emulator: Emulator) -> Callable[[str], OpenAI]:
+def openai(emulator: Emulator) -> Iterator[Callable[[str], OpenAI]]:
     """An OpenAI client for a trajectory."""
-    return lambda trajectory_id: OpenAI(
-        base_url=f"{emulator.url}/v1",
-        api_key="local",
-        default_headers=emulator.headers(trajectory_id),
-        max_retries=0,
-    )
+    with OpenAI(base_url=f"{emulator.url}/v1", api_key="local", max_retries=0) as client:
+        yield lambda trajectory_id: client.with_options(default_headers=emulator.headers(trajectory_id))
 
 
 _numbers = count()
