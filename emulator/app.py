@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from emulator import management
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
-from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Operation, Runtime
+from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
 from emulator.protocol.endpoint import Authenticate, Authorize, Endpoint, error_answer, new_request_id, respond
 from emulator.protocol.errors import (
     AccessDeniedException,
@@ -49,8 +49,19 @@ class App:
         self.model_server = make_model_server(settings)
         runtime = Runtime(self.store, self.model_server, settings.max_answer_bytes, settings.max_in_flight)
         # The runtime's paths are looked up here, before Starlette's router: they are the hot path.
+        authenticate, authorize = _authentication(settings), _authorization(settings)
         self._endpoints = {
-            path: _endpoint(operation, runtime, settings) for operation in OPERATIONS for path in operation.paths
+            path: Endpoint(
+                partial(operation.function, runtime),
+                load_service_model().operations[operation.model] if operation.model else None,
+                method=operation.method,
+                openai=operation.openai,
+                authenticate=authenticate,
+                authorize=authorize,
+                max_request_bytes=settings.max_request_bytes,
+            )
+            for operation in OPERATIONS
+            for path in operation.paths
         }
         self._starlette = Starlette(
             routes=[Mount("/_emulator", routes=management.routes(self.store, self.model_server, settings))],
@@ -111,9 +122,7 @@ def make_model_server(settings: Settings) -> ModelServer:
     except ValueError as error:
         raise InvalidSetting(f"model: {error}") from None
     # `cassette:FILE` finds its place here.
-    raise InvalidSetting(
-        f"model: {settings.model!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
-    )
+    raise InvalidSetting(f"model: {kind!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'")
 
 
 def _remote_server(settings: Settings, url: str) -> ModelServer:
@@ -126,18 +135,6 @@ def _remote_server(settings: Settings, url: str) -> ModelServer:
         idle_timeout=settings.model_idle_timeout,
         api_key=settings.model_api_key,
         rewrite_model=settings.rewrite_model,
-    )
-
-
-def _endpoint(operation: Operation, runtime: Runtime, settings: Settings) -> Endpoint:
-    return Endpoint(
-        partial(operation.function, runtime),
-        load_service_model().operations[operation.model] if operation.model else None,
-        method=operation.method,
-        openai=operation.openai,
-        authenticate=_authentication(settings),
-        authorize=_authorization(settings),
-        max_request_bytes=settings.max_request_bytes,
     )
 
 

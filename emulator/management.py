@@ -136,8 +136,7 @@ async def _info(emulator: _Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    if settings.model.startswith("vllm:"):
-        shown["model"] = settings.model.partition(" ")[0]  # a token may be among vLLM's arguments
+    shown["model"] = settings.shown_model
     return _json(
         {
             "version": __version__,

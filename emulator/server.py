@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import socket
 import sys
@@ -35,10 +36,10 @@ def listen(settings: Settings) -> socket.socket:
         # head and body of an answer, written one after the other, would cost a client 40 ms of delayed ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise CannotListen(
-            f"port: cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-            "--port names another (0 picks a free one)"
+            f"port: cannot listen on {settings.host}:{settings.port}: {why}; --port names another (0 picks a free one)"
         ) from None
 
 
@@ -68,7 +69,7 @@ class Server:
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(settings.shutdown_timeout),
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
                 backlog=2048,
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -82,10 +83,15 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "debug: also one line a request")
     log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error")
 
+    @property
+    def shown_model(self) -> str:
+        """The model as it may be shown: a secret may be among vLLM's arguments."""
+        return self.model.partition(" ")[0] + " …" if self.model.startswith("vllm:") else self.model
+
     def __post_init__(self) -> None:
         """Check what one setting alone, or two together, can get wrong. Raises InvalidSetting."""
         _check_ranges(self)
-        if self.account is not None and not (len(self.account) == 12 and self.account.isdecimal()):
+        if self.account is not None and not re.fullmatch("[0-9]{12}", self.account):
             raise InvalidSetting(f"account: {self.account!r} is not a number of 12 digits")
         if self.host not in LOOPBACK and self.auth != "strict" and not self.insecure_remote:
             raise InvalidSetting(
@@ -107,8 +113,8 @@ def _check_ranges(settings: Settings) -> None:
     ):  # fmt: skip
         if not getattr(settings, name) > 0:
             raise InvalidSetting(f"{name}: must be greater than 0")
-    if not settings.shutdown_timeout >= 0:
-        raise InvalidSetting("shutdown_timeout: must not be negative")
+    if not 0 <= settings.shutdown_timeout < float("inf"):
+        raise InvalidSetting("shutdown_timeout: must be a number of seconds, not negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,9 @@ def _convert(each: SettingField, value: Any, source: str) -> Any:
         raise InvalidSetting(f"{source}: {shown} is not {_noun(each.type)}")
     try:
         converted = each.type(value)
-    except ValueError:
+        if each.type is int and converted != (int(value) if isinstance(value, str) else value):
+            raise ValueError  # a fraction would be lost
+    except (ValueError, OverflowError):
         raise InvalidSetting(f"{source}: {shown} is not {_noun(each.type)}") from None
     if each.choices and converted not in each.choices:
         raise InvalidSetting(f"{source}: {shown} is not one of {', '.join(each.choices)}")

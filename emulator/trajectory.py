@@ -108,6 +108,7 @@ def check_rewards(rewards: Sequence[float], completed_turns: int) -> None:
 
     Raises InvalidRewards.
     """
+    # ASSUMED: no rewards, and rewards that are no numbers, are refused.
     if not rewards:
         raise InvalidRewards("Rewards must hold at least one value")
     if not all(math.isfinite(reward) for reward in rewards):

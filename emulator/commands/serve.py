@@ -82,7 +82,7 @@ def _serve(settings: Settings) -> int:
 def banner(settings: Settings, url: str) -> str:
     """What a user needs to know when the server is up."""
     database = "in memory" if settings.durability == "memory" else f"{settings.database} ({settings.durability})"
-    return BANNER.format(url=url, model=settings.model, database=database, region=settings.region)
+    return BANNER.format(url=url, model=settings.shown_model, database=database, region=settings.region)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -60,7 +60,7 @@ def _list(given: argparse.Namespace) -> int:
     from emulator.store import queries
 
     if not 0 < given.limit < 1 << 31:
-        raise Refused(f"--limit: {given.limit} is not above 0")
+        raise Refused(f"--limit: {given.limit} is not a number from 1 to {(1 << 31) - 1}")
     with _reading(given.database) as connection:
         # One more than asked for tells whether there are more.
         found = queries.list_trajectories(connection, _filter(given), limit=given.limit + 1)

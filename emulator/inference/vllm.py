@@ -8,16 +8,18 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emulator.inference.model_server import Health, ModelAnswer, ModelRequest, ModelServer, ModelServerUnavailable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OURS = frozenset({"--model", "--served-model-name", "--host", "--port", "--uds", "--api-key"})
 WATCHDOG = Path(__file__).with_name("watchdog.py")
@@ -130,7 +132,7 @@ class VLLMServer:
             if healthy >= self._steady_after:
                 delay = self._first_delay
             self._restart_at = time.monotonic() + delay
-            logger.warning("%s", self._why_not())
+            log.warning("%s", self._why_not())
             await asyncio.sleep(delay)
             delay = min(2 * delay, self._longest_delay)
 
@@ -138,13 +140,14 @@ class VLLMServer:
         """One life of the process: how it ended, and for how many seconds it was healthy."""
         port = _free_port()
         server = self._connect(f"http://127.0.0.1:{port}")
-        process = await self._spawn(port)
+        sockets = tempfile.mkdtemp(prefix="vllm-")  # vLLM leaves the sockets between its processes behind
+        process = await self._spawn(port, sockets)
         try:
             await server.start()
             await self._until_healthy(server, process)
             since = time.monotonic()
             if process.returncode is None:
-                logger.info("vLLM is ready after %.0f s", since - self._began)
+                log.info("vLLM is ready after %.0f s", since - self._began)
                 self._server = server
             return _how_it_ended(await process.wait()), time.monotonic() - since
         finally:
@@ -152,6 +155,7 @@ class VLLMServer:
             if process.stdin is not None:
                 process.stdin.close()  # at which the watchdog ends vLLM, then itself
             await process.wait()
+            shutil.rmtree(sockets, ignore_errors=True)
             await server.aclose()
 
     async def _until_healthy(self, server: ModelServer, process: asyncio.subprocess.Process) -> None:
@@ -163,22 +167,22 @@ class VLLMServer:
                 if (now := time.monotonic()) >= next_report:
                     next_report = now + self._report_every
                     line = (self._log_lines() or ["no word from it yet"])[-1]
-                    logger.info("vLLM is starting (%.0f s so far): %s", now - self._began, line)
+                    log.info("vLLM is starting (%.0f s so far): %s", now - self._began, line)
                 await asyncio.wait([ended], timeout=self._poll_every)
         finally:
             ended.cancel()
 
-    async def _spawn(self, port: int) -> asyncio.subprocess.Process:
+    async def _spawn(self, port: int, sockets: str) -> asyncio.subprocess.Process:
         command = [self._python or sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self._model]
         command += ["--served-model-name", "default", self._model, "--host", "127.0.0.1", "--port", str(port)]
-        with self._log_file.open("ab") as log:
-            self._log_start = log.tell()
+        with self._log_file.open("ab") as output:
+            self._log_start = output.tell()
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WATCHDOG), str(self._grace), *command, *self._arguments),
                 stdin=asyncio.subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
+                stdout=output,
+                stderr=output,
+                env={"VLLM_RPC_BASE_PATH": sockets} | self._environment(),
                 start_new_session=True,  # Ctrl-C is for us; we end vLLM
             )
 
@@ -216,10 +220,10 @@ class VLLMServer:
     def _log_lines(self) -> list[str]:
         """The telling lines among the last that this life of vLLM wrote."""
         try:
-            with self._log_file.open("rb") as log:
-                size = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, size - 16384))
-                return telling_lines(log.read().decode(errors="replace"))
+            with self._log_file.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - 16384))
+                return telling_lines(file.read().decode(errors="replace"))
         except OSError:
             return []
 
@@ -229,7 +233,7 @@ def parse_vllm(spec: str) -> tuple[str, list[str]]:
     try:
         words = shlex.split(spec)
     except ValueError as error:
-        raise ValueError(f"vllm:{spec} cannot be read: {error}") from error
+        raise ValueError(f"vllm:… cannot be read: {error}") from error  # a token may be among the arguments
     if not words or not words[0] or words[0].startswith("-"):
         raise ValueError("vllm: needs a model first, a folder or a name, as in vllm:MODEL --max-model-len 2048")
     return words[0], words[1:]

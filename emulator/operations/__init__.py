@@ -15,6 +15,7 @@ from emulator.protocol.answer import Answer, StreamAnswer
 
 __all__ = ["OPENAI_PREFIXES", "OPERATIONS", "Operation", "Runtime"]
 
+# ASSUMED: `/v1/chat/completions` is known; the other paths of an OpenAI-style server are served as well.
 #: Where the OpenAI-style paths begin; the SDK's own examples leave `/v1` out.
 OPENAI_PREFIXES = ("/v1", "", "/openai/v1")
 

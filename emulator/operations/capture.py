@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError
 from emulator.operations.runtime import Runtime, aws_errors
 from emulator.protocol.answer import BrokenStream, Write
 from emulator.protocol.errors import (
-    AWSError,
     InternalServiceError,
     ThrottlingException,
     ValidationException,
@@ -51,6 +50,7 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     """
     if runtime.in_flight >= runtime.max_in_flight:
         raise ThrottlingException(f"{runtime.in_flight} samples are in flight; --max-in-flight sets another limit")
+    arrived_at = now()
     runtime.in_flight += 1
     try:
         with aws_errors(invalid_transition=ValidationException):
@@ -58,36 +58,42 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     except BaseException:
         runtime.in_flight -= 1
         raise
-    capture = Capture(runtime, ModelRequest(path, body), trajectory, number)
-    await capture._ask()
+    capture = Capture(runtime, ModelRequest(path, body), trajectory, number, arrived_at)
+    await capture.ask()
     return capture
 
 
 class Capture:
     """One turn under way, begun by `take_turn`. Either `read` or `relay` ends it, whatever happens."""
 
-    def __init__(self, runtime: Runtime, request: ModelRequest, trajectory: OpenTrajectory, number: int) -> None:
+    def __init__(
+        self, runtime: Runtime, request: ModelRequest, trajectory: OpenTrajectory, number: int, arrived_at: int
+    ) -> None:
         self._runtime = runtime
         self._request = request
         self._trajectory = trajectory
         self._number = number
-        self._arrived_at = now()
+        self._arrived_at = arrived_at
         self._first_byte_at: int | None = None
         self._pieces: list[bytes] = []
         self._tail = b"\n"  # of what was written, where the event that ends the stream may have begun
         self._answer: ModelAnswer | None = None
 
     @property
+    def answer(self) -> ModelAnswer:
+        """The model's answer, once `ask` has returned."""
+        assert self._answer is not None
+        return self._answer
+
+    @property
     def status(self) -> int:
         """The HTTP status of the model's answer."""
-        assert self._answer is not None
-        return self._answer.status
+        return self.answer.status
 
     @property
     def content_type(self) -> str | None:
         """The content type of the model's answer, as it was sent."""
-        assert self._answer is not None
-        return self._answer.headers.get("content-type")
+        return self.answer.headers.get("content-type")
 
     @property
     def is_event_stream(self) -> bool:
@@ -102,72 +108,46 @@ class Capture:
     @property
     def retry_after(self) -> str | None:
         """When the model server wants to be asked again, in its own words."""
-        assert self._answer is not None
-        return self._answer.headers.get("retry-after")
+        return self.answer.headers.get("retry-after")
+
+    async def ask(self) -> None:
+        """Send the request and wait for the head of the answer. Raises InternalServiceError."""
+        async with self._ended_if_it_fails(InternalServiceError):
+            self._answer = await self._runtime.model_server.send(self._request)
 
     async def read(self) -> bytes:
         """The whole answer, which is stored when this returns.
 
         Raises InternalServiceError if the answer breaks off, is too large, or cannot be stored.
         """
-        try:
-            with self._released():
-                async for _ in self._arriving():
-                    pass
-        except (ModelServerError, AnswerTooLarge) as error:
-            await self._end(TurnStatus.FAILED, str(error))
-            raise InternalServiceError(str(error)) from error
-        except asyncio.CancelledError:
-            await self._end(TurnStatus.ABORTED)
-            raise
-        await self._end(TurnStatus.COMPLETED if self.is_success else TurnStatus.FAILED)
-        return b"".join(self._pieces)
+        async with self._ended_if_it_fails(InternalServiceError):
+            async for _ in self._arriving():
+                pass
+        return await self._end(TurnStatus.COMPLETED if self.is_success else TurnStatus.FAILED)
 
     async def relay(self, write: Write) -> None:
         """Write the answer as it arrives; its last bytes are written when it is stored.
 
-        Raises BrokenStream if the answer breaks off, is too large, or cannot be stored.
+        Raises BrokenStream if the answer breaks off or is too large, InternalServiceError if it cannot be stored.
         """
         held: list[bytes] = []
         holds_last = not self.is_event_stream
-        try:
-            with self._released():
-                async for piece in self._arriving():
-                    if holds_last:  # any piece may be the last, and complete what a client can act on
-                        if held:
-                            await write(held.pop())
-                        held.append(piece)
-                    elif held or self._says_done(piece):
-                        held.append(piece)
-                    else:
-                        await write(piece)
-        except (ModelServerError, AnswerTooLarge) as error:
-            await self._end(TurnStatus.FAILED, str(error))
-            raise BrokenStream(str(error)) from error
-        except asyncio.CancelledError:
-            await self._end(TurnStatus.ABORTED)
-            raise
-        try:
-            await self._end(TurnStatus.COMPLETED)
-        except AWSError as error:
-            raise BrokenStream(error.message) from error
+        async with self._ended_if_it_fails(BrokenStream):
+            async for piece in self._arriving():
+                if holds_last:  # any piece may be the last, and complete what a client can act on
+                    if held:
+                        await write(held.pop())
+                    held.append(piece)
+                elif held or self._says_done(piece):
+                    held.append(piece)
+                else:
+                    await write(piece)
+        await self._end(TurnStatus.COMPLETED)
         for piece in held:
             await write(piece)
 
-    async def _ask(self) -> None:
-        """Send the request and wait for the head of the answer. Raises InternalServiceError."""
-        try:
-            self._answer = await self._runtime.model_server.send(self._request)
-        except ModelServerError as error:
-            await self._end(TurnStatus.FAILED, str(error))
-            raise InternalServiceError(str(error)) from error
-        except asyncio.CancelledError:
-            await self._end(TurnStatus.ABORTED)
-            raise
-
     async def _arriving(self) -> AsyncIterator[bytes]:
-        assert self._answer is not None
-        async for piece in at_most(self._runtime.max_answer_bytes, self._answer):
+        async for piece in at_most(self._runtime.max_answer_bytes, self.answer):
             if self._first_byte_at is None:
                 self._first_byte_at = now()
             self._pieces.append(piece)
@@ -178,17 +158,27 @@ class Capture:
         self._tail = text[-16:]
         return DONE.search(text) is not None
 
-    @contextmanager
-    def _released(self) -> Iterator[None]:
-        """Let go of the model's answer at the end; if that is early, the model stops its work."""
-        assert self._answer is not None
+    @asynccontextmanager
+    async def _ended_if_it_fails(self, error: type[InternalServiceError | BrokenStream]) -> AsyncIterator[None]:
+        """Store the turn as it is if the block does not end well; what the model server did wrong becomes `error`."""
         try:
             yield
-        finally:
-            self._answer.close()
+        except asyncio.CancelledError:  # the client went away, or the server stops
+            await self._end(TurnStatus.ABORTED)
+            raise
+        except (ModelServerError, AnswerTooLarge) as failure:
+            await self._end(TurnStatus.FAILED, str(failure))
+            raise error(str(failure)) from failure
+        except BaseException as failure:
+            await self._end(TurnStatus.FAILED, f"{type(failure).__name__}: {failure}")
+            raise
 
-    async def _end(self, status: TurnStatus, error: str | None = None) -> None:
+    async def _end(self, status: TurnStatus, error: str | None = None) -> bytes:
+        """Let go of the answer, which makes the model stop if it has not, and store the turn; the answer's bytes."""
         self._runtime.in_flight -= 1
+        if self._answer is not None:
+            self._answer.close()
+        response = b"".join(self._pieces)
         with aws_errors():
             await self._runtime.store.end_turn(
                 self._trajectory,
@@ -196,7 +186,7 @@ class Capture:
                 status=status,
                 path=self._request.path,
                 request=self._request.body,
-                response=b"".join(self._pieces),
+                response=response,
                 http_status=self._answer.status if self._answer else None,
                 content_type=self.content_type if self._answer else None,
                 error=error,
@@ -204,3 +194,4 @@ class Capture:
                 first_byte_at=self._first_byte_at,
                 ended_at=now(),
             )
+        return response

@@ -41,6 +41,6 @@ async def _through(runtime: Runtime, job_arn: str, trajectory_id: str, path: str
     capture = await take_turn(runtime, job_arn=job_arn, trajectory_id=trajectory_id, path=path, body=body)
     if capture.is_success and capture.is_event_stream:
         return StreamAnswer(capture.relay, capture.status, capture.content_type)
-    # What the model refuses passes through as it is: OpenAI clients understand its errors better than ours.
+    # ASSUMED: what the model refuses passes through as it is; OpenAI clients understand its errors best.
     headers = ((b"retry-after", capture.retry_after.encode("latin-1", "replace")),) if capture.retry_after else ()
     return Answer(await capture.read(), capture.status, capture.content_type, headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: Takes one piece of a body; returns when the client can take the next.
 Write = Callable[[bytes], Awaitable[None]]
@@ -26,7 +26,6 @@ class StreamAnswer:
     relay: Callable[[Write], Awaitable[None]]
     status: int = 200
     content_type: str | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
 
 
 class BrokenStream(Exception):

@@ -27,7 +27,6 @@ class Member:
     name: str  #: on the wire, `JobArn`
     keyword: str  #: in Python, `job_arn`
     type: str  #: string, blob or list
-    element: str | None  #: of a list: the type of its elements
     header: bytes | None  #: in lower case, where the member travels in a header
     is_payload: bool  #: whether the member is the whole body
     required: bool
@@ -114,7 +113,6 @@ def _member(
         name=name,
         keyword=snake_case(name),
         type=shape["type"],
-        element=shapes[shape["member"]["shape"]]["type"] if shape["type"] == "list" else None,
         header=header,
         is_payload=is_payload,
         required=required,

@@ -24,6 +24,7 @@ def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
 
 
 def _broken_constraints(member: Member, value: Any) -> list[str]:
+    # ASSUMED: an empty body is a body that is missing.
     if value is None or (member.is_payload and not value):
         return ["Member must not be null"] if member.required else []
     if not isinstance(value, str):

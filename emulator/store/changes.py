@@ -27,13 +27,19 @@ from emulator.trajectory import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TrajectoryRow:
-    """What the store needs of a trajectory to let it take turns."""
+@dataclass(slots=True, weakref_slot=True)
+class OpenTrajectory:
+    """What is kept at hand of a trajectory: enough to let it take a turn without a look into the database."""
 
     id: int
     status: Status
     next_number: int
+
+    def take_number(self) -> int:
+        """The number of the turn that arrives now."""
+        number = self.next_number
+        self.next_number += 1
+        return number
 
 
 def _parameter(column: str) -> BindParameter[Any]:
@@ -66,7 +72,7 @@ APPEND_TURN = insert(turns).from_select(
 
 def open_trajectory(
     connection: Connection, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
-) -> TrajectoryRow:
+) -> OpenTrajectory:
     """Find a trajectory, or create it if that is allowed.
 
     Raises UnknownJob, UnknownTrajectory.
@@ -74,9 +80,10 @@ def open_trajectory(
     row = _find(connection, job_arn, trajectory_id)
     if row is not None:
         last = connection.scalar(select(func.max(turns.c.number)).where(turns.c.trajectory == row.id))
-        return TrajectoryRow(row.id, Status(row.status), 0 if last is None else last + 1)
+        return OpenTrajectory(row.id, Status(row.status), 0 if last is None else last + 1)
     if not any_job:
         _require_job(connection, job_arn)
+    # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
     if not may_create:
         raise UnknownTrajectory(job_arn, trajectory_id)
     return _create(connection, job_arn, trajectory_id, now)
@@ -213,7 +220,7 @@ def _require_job(connection: Connection, job_arn: str) -> None:
         raise UnknownJob("Could not find job")
 
 
-def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) -> TrajectoryRow:
+def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
     result = connection.execute(
         insert(trajectories).values(
             job_arn=job_arn, trajectory_id=trajectory_id, status=Status.OPEN.value, created_at=now
@@ -221,7 +228,7 @@ def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) 
     )
     key = result.inserted_primary_key
     assert key is not None
-    return TrajectoryRow(key[0], Status.OPEN, 0)
+    return OpenTrajectory(key[0], Status.OPEN, 0)
 
 
 def _move(connection: Connection, trajectory: int, old: Status, **values: Any) -> None:

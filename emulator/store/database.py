@@ -68,7 +68,7 @@ class Database:
         return engine
 
     def readers(self) -> AsyncEngine:
-        """An engine of read-only connections. Importing it takes most of a second: do so off the event loop."""
+        """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
         from sqlalchemy.ext.asyncio import create_async_engine
 
         # Not as a text, whose percent-encoding SQLAlchemy would take for its own.
@@ -161,9 +161,10 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(_uri(path) + "?mode=rw", uri=True)
         try:
             connection.execute("SELECT * FROM sqlite_master").close()
-        except sqlite3.OperationalError:
+        except sqlite3.Error as error:
             connection.close()
-            if path.with_name(path.name + "-wal").exists():
+            is_unwritable = isinstance(error, sqlite3.OperationalError)
+            if not is_unwritable or path.with_name(path.name + "-wal").exists():
                 raise
             # Where SQLite may not write, it cannot make the index of the log; as there is no log, it needs none.
             connection = sqlite3.connect(_uri(path) + "?immutable=1", uri=True)
@@ -174,6 +175,8 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 def lock(path: Path) -> IO[str]:
     """Make sure that no other process writes to the file. Raises DatabaseError."""
     real = path.resolve()  # a link to it is the same file
+    if real.is_dir():
+        raise DatabaseError(f"{path}: is a folder; --database names a file")
     lock_path = real.with_name(real.name + ".lock")
     try:
         file = lock_path.open("a+")
@@ -262,9 +265,14 @@ def backup(path: Path, target: Path) -> Path:
             partial.write_bytes(b"")
         except OSError as error:
             raise DatabaseError(f"{target}: {error.strerror}; name another file") from None
-        with _explained(path), closing(sqlite3.connect(partial)) as copy:
-            source.backup(copy)
-        partial.rename(target)
+        try:
+            with _explained(path), closing(sqlite3.connect(partial)) as copy:
+                source.backup(copy)
+            partial.rename(target)
+        except OSError as error:
+            raise DatabaseError(f"{target}: {error.strerror}; name another file") from None
+        finally:
+            partial.unlink(missing_ok=True)
     return target
 
 

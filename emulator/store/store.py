@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
@@ -14,40 +13,24 @@ from weakref import WeakValueDictionary
 from sqlalchemy import Connection
 
 from emulator.store import changes
+from emulator.store.changes import OpenTrajectory
 from emulator.store.database import Database
-from emulator.store.writer import StoreError, Writer
+from emulator.store.writer import Writer
 from emulator.trajectory import Event, Status, TurnStatus, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["OpenTrajectory", "Store", "StoreError", "now"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Trajectories whose state is kept at hand; one that has dropped out costs a look into the database.
-RECENT = 10_000
+#: Trajectories that are kept at hand, the last opened; another one costs a look into the database.
+LAST_OPENED = 10_000
 
 
 def now() -> int:
     """Microseconds since 1970, UTC."""
     return time.time_ns() // 1000
-
-
-@dataclass(slots=True, weakref_slot=True)
-class OpenTrajectory:
-    """What is kept at hand of a trajectory: enough to let it take a turn without a look into the database."""
-
-    id: int
-    status: Status
-    next_number: int
-
-    def take_number(self) -> int:
-        """The number of the turn that arrives now."""
-        number = self.next_number
-        self.next_number += 1
-        return number
 
 
 class Store:
@@ -58,8 +41,8 @@ class Store:
         self._database = Database(path, durability)
         self._create_trajectories = create_trajectories
         self._any_job = any_job
-        self._recent: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
-        # A turn under way holds its trajectory, so that its numbers go on from one object even if it is not recent.
+        self._last_opened: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
+        # A turn under way holds its trajectory, so that its numbers go on from one object whatever was opened since.
         self._at_hand: WeakValueDictionary[tuple[str, str], OpenTrajectory] = WeakValueDictionary()
         # Turns that arrive while their trajectory is looked up wait in line: none may overtake another.
         self._lines: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -181,7 +164,7 @@ class Store:
     async def reset(self) -> None:
         """Forget everything; turns under way find their trajectory gone, and are not stored. Raises StoreError."""
         await self._change(changes.reset)
-        self._recent.clear()
+        self._last_opened.clear()
         self._at_hand.clear()
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -194,7 +177,7 @@ class Store:
             return await connection.run_sync(query, *args, **kwargs)
 
     async def _open(self, job_arn: str, trajectory_id: str) -> OpenTrajectory:
-        row = await self._change(
+        trajectory = await self._change(
             changes.open_trajectory,
             job_arn=job_arn,
             trajectory_id=trajectory_id,
@@ -203,13 +186,9 @@ class Store:
             now=now(),
         )
         key = (job_arn, trajectory_id)
-        trajectory = self._at_hand.get(key)
-        if trajectory is None:  # whoever asked first for it has put it there
-            trajectory = OpenTrajectory(row.id, row.status, row.next_number)
-            self._at_hand[key] = trajectory
-        self._recent[key] = trajectory
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        self._at_hand[key] = self._last_opened[key] = trajectory
+        if len(self._last_opened) > LAST_OPENED:
+            self._last_opened.popitem(last=False)
         return trajectory
 
     @staticmethod

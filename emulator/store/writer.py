@@ -151,7 +151,7 @@ class Writer:
             rows.clear()
 
     def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
-        self._unmoved_bytes += 1
+        self._unmoved_bytes += 1  # a seal or a reward moves too, however small
         try:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         except RuntimeError:  # the event loop is gone, and whoever waited with it

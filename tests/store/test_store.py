@@ -120,7 +120,7 @@ def test_numbers_go_on_where_they_were_after_a_restart(database: Path) -> None:
 def test_numbers_go_on_although_more_trajectories_take_turns_than_are_kept_at_hand(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emulator.store.store.RECENT", 1)
+    monkeypatch.setattr("emulator.store.store.LAST_OPENED", 1)
 
     async def body() -> None:
         async with store_on(database) as store:

@@ -1,0 +1,76 @@
+"""A turn ends in the store and gives its place back, whatever its model server does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from emulator.inference.model_server import Health, ModelAnswer, ModelRequest
+from emulator.operations.capture import take_turn
+from emulator.operations.runtime import Runtime
+from emulator.store import Store
+from emulator.trajectory import TurnStatus
+from tests.stored import stored_turns
+
+PATH = "/v1/chat/completions"
+
+
+class Faulty:
+    """A model server, and its answer, with a bug: it breaks in a way that no interface allows."""
+
+    def __init__(self, *, in_send: bool) -> None:
+        self.in_send = in_send
+        self.status = 200
+        self.headers = {"content-type": "text/event-stream"}
+
+    async def start(self) -> None:
+        pass
+
+    async def send(self, request: ModelRequest) -> ModelAnswer:
+        if self.in_send:
+            raise RuntimeError("a bug")
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"data: {}\n\n"
+        raise RuntimeError("a bug")
+
+    def close(self) -> None:
+        pass
+
+    async def health(self) -> Health:
+        return Health(True, "ready")
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("where", ["send", "read", "relay"])
+def test_a_bug_of_a_model_server_fails_the_turn_and_gives_its_place_back(
+    where: str, database: Path, job_arn: str
+) -> None:
+    async def body() -> None:
+        store = Store(database, durability="normal", create_trajectories=True, any_job=True)
+        await store.start()
+        runtime = Runtime(store, Faulty(in_send=where == "send"), max_answer_bytes=1000, max_in_flight=1)
+        try:
+            with pytest.raises(RuntimeError):
+                await turn(runtime)
+        finally:
+            await store.aclose()
+        assert runtime.in_flight == 0
+
+    async def turn(runtime: Runtime) -> None:
+        capture = await take_turn(runtime, job_arn=job_arn, trajectory_id="t", path=PATH, body=b"{}")
+        await (capture.read() if where == "read" else capture.relay(write))
+
+    async def write(piece: bytes) -> None:
+        assert piece == b"data: {}\n\n"
+
+    asyncio.run(body())
+    (stored,) = stored_turns(database, "t")
+    assert (stored.status, stored.error) == (TurnStatus.FAILED, "RuntimeError: a bug")
+    assert stored.response == (b"" if where == "send" else b"data: {}\n\n")
