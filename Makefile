@@ -29,8 +29,8 @@ vllm: $(SETUP)  ## vLLM for the CPU, and a small model
 	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
 
 test-vllm: $(SETUP) vllm  ## the contract and the demo against a real vLLM
-	JOB_RUNTIME_LOCAL_TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
-	JOB_RUNTIME_LOCAL_TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
+	TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
+	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600
 
 check: $(SETUP)  ## formatting, lint, types, the direction of dependencies

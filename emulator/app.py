@@ -67,6 +67,7 @@ class App:
             routes=[Mount("/_emulator", routes=management.routes(self.store, self.model_server, settings))],
             exception_handlers={404: _not_found, 405: _not_found},
         )
+        self._starlette.router.redirect_slashes = False
 
     async def start(self) -> None:
         """Open the database and start the model server. Raises DatabaseError, ModelServerError."""
@@ -119,9 +120,10 @@ def make_model_server(settings: Settings) -> ModelServer:
                     log_file=Path(settings.vllm_log),
                     connect=partial(_remote_server, settings),
                 )
+            case "cassette":
+                raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
     except ValueError as error:
         raise InvalidSetting(f"model: {error}") from None
-    # `cassette:FILE` finds its place here.
     raise InvalidSetting(f"model: {kind!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'")
 
 

@@ -63,7 +63,7 @@ def turn_document(turn: TurnRecord, read: Completion) -> dict[str, Any]:
         "http_status": turn.http_status,
         "content_type": turn.content_type,
         "error": turn.error or read.error,
-        "problem": read.problem,
+        "problem": None if turn.http_status is None else read.problem,  # no answer: `error` says why
         "arrived_at": format_time(turn.arrived_at),
         "first_byte_at": format_time(turn.first_byte_at),
         "ended_at": format_time(turn.ended_at),

@@ -15,6 +15,7 @@ from types import FrameType
 import uvicorn
 
 from emulator.app import App
+from emulator.connection import Connection
 from emulator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ def listen(settings: Settings) -> socket.socket:
         return sock
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise CannotListen(
-            f"port: cannot listen on {settings.host}:{settings.port}: {why}; --port names another (0 picks a free one)"
-        ) from None
+        is_name = isinstance(error, socket.gaierror | UnicodeError)
+        advice = "--host names an address of this machine" if is_name else "--port names another (0 picks a free one)"
+        raise CannotListen(f"cannot listen on {settings.host}:{settings.port}: {why}; {advice}") from None
 
 
 def base_url(sock: socket.socket) -> str:
@@ -61,7 +62,7 @@ class Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 self.app,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,

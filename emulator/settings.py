@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 ENVIRONMENT_PREFIX = "JOB_RUNTIME_LOCAL_"
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 
 MEBIBYTE = 1024 * 1024
 
@@ -20,68 +21,95 @@ class InvalidSetting(Exception):
     """A setting has a value that it cannot have; the message is one line that says which, and what it may be."""
 
 
-def _setting(default: Any, help_text: str, *, metavar: str | None = None, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"help": help_text, "metavar": metavar, "secret": secret})
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; other names than localhost count as not."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _setting(default: Any, help_text: str, group: str, *, metavar: str | None = None, secret: bool = False) -> Any:
+    metadata = {"help": help_text, "group": group, "metavar": metavar, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a server is told when it starts. Read once, passed down, never changed."""
 
-    host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(4580, "port to listen on; 0 picks a free one")
-    database: str = _setting("job-runtime-local.db", "SQLite file that holds the trajectories", metavar="FILE")
+    host: str = _setting("127.0.0.1", "address to listen on", "listening", metavar="ADDRESS")
+    port: int = _setting(4580, "port to listen on; 0 picks a free one", "listening", metavar="PORT")
+    insecure_remote: bool = _setting(
+        False, "listen on an address that is not loopback although --auth is lenient", "listening"
+    )
+    database: str = _setting("job-runtime-local.db", "SQLite file that holds the trajectories", "store", metavar="FILE")
     durability: Literal["full", "normal", "memory"] = _setting(
         "full",
         "full: every answered call survives a power cut (fsync a commit); "
         "normal: survives a crash of the server; memory: nothing on disk, for tests",
+        "store",
     )
     model: str = _setting(
         "scripted",
         "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
         "or 'vllm:MODEL [extra arguments]' (vLLM, started as a child)",
+        "model server",
         metavar="MODEL",
     )
     rewrite_model: str | None = _setting(
-        None, 'replace the request\'s "model" by NAME on the way to the model server', metavar="NAME"
+        None, 'replace the request\'s "model" by NAME on the way to the model server', "model server", metavar="NAME"
     )
     model_api_key: str | None = _setting(
-        None, "Bearer key for the model server; better given by the environment", metavar="KEY", secret=True
+        None,
+        "Bearer key for the model server; better given by the environment",
+        "model server",
+        metavar="KEY",
+        secret=True,
     )
-    model_connect_timeout: float = _setting(5.0, "seconds to connect to the model server", metavar="SECONDS")
-    model_answer_timeout: float = _setting(600.0, "seconds until the model server's answer begins", metavar="SECONDS")
+    model_connect_timeout: float = _setting(
+        5.0, "seconds to connect to the model server", "model server", metavar="SECONDS"
+    )
+    model_answer_timeout: float = _setting(
+        600.0, "seconds until the model server's answer begins", "model server", metavar="SECONDS"
+    )
     model_idle_timeout: float = _setting(
-        120.0, "seconds between two pieces of the model server's answer", metavar="SECONDS"
+        120.0, "seconds between two pieces of the model server's answer", "model server", metavar="SECONDS"
     )
-    vllm_python: str | None = _setting(None, "interpreter that has vLLM installed, for --model vllm:…", metavar="FILE")
-    vllm_log: str = _setting("job-runtime-local-vllm.log", "file for vLLM's log", metavar="FILE")
+    vllm_python: str | None = _setting(
+        None, "interpreter that has vLLM installed, for --model vllm:…", "model server", metavar="FILE"
+    )
+    vllm_log: str = _setting("job-runtime-local-vllm.log", "file for vLLM's log", "model server", metavar="FILE")
     trajectories: Literal["implicit", "dispatched"] = _setting(
         "implicit",
         "implicit: a trajectory's first Sample creates it; dispatched: only registered trajectories exist",
+        "semantics",
     )
-    jobs: Literal["any", "strict"] = _setting("any", "any: every job ARN is accepted; strict: only known jobs")
+    jobs: Literal["any", "strict"] = _setting(
+        "any", "any: every job ARN is accepted; strict: only known jobs", "semantics"
+    )
+    region: str = _setting("us-west-2", "region that this server stands for", "semantics", metavar="REGION")
     auth: Literal["lenient", "strict"] = _setting(
-        "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified"
+        "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified", "authentication"
     )
     key_pairs: tuple[str, ...] = _setting(
         (),
-        "for --auth strict: KEY_ID:SECRET[:SESSION_TOKEN]; may be given again",
+        "for --auth strict: KEY_ID:SECRET[:SESSION_TOKEN]; may be given again; better given by the environment",
+        "authentication",
         metavar="PAIR",
         secret=True,
     )
-    region: str = _setting("us-west-2", "region that this server stands for", metavar="REGION")
     account: str | None = _setting(
-        None, "for --auth strict: the account whose jobs may be used (12 digits)", metavar="ACCOUNT"
+        None, "for --auth strict: the account whose jobs may be used (12 digits)", "authentication", metavar="ACCOUNT"
     )
-    insecure_remote: bool = _setting(False, "listen on an address that is not loopback although --auth is lenient")
-    max_request_bytes: int = _setting(64 * MEBIBYTE, "largest request body", metavar="BYTES")
-    max_answer_bytes: int = _setting(64 * MEBIBYTE, "largest answer of the model", metavar="BYTES")
-    max_in_flight: int = _setting(4096, "samples in flight at once; more are throttled", metavar="N")
+    max_request_bytes: int = _setting(64 * MEBIBYTE, "largest request body", "limits", metavar="BYTES")
+    max_answer_bytes: int = _setting(64 * MEBIBYTE, "largest answer of the model", "limits", metavar="BYTES")
+    max_in_flight: int = _setting(4096, "samples in flight at once; more are throttled", "limits", metavar="N")
     shutdown_timeout: float = _setting(
-        10.0, "seconds that open requests get to finish when the server is told to stop", metavar="SECONDS"
+        10.0, "seconds that open requests get to finish when the server is told to stop", "limits", metavar="SECONDS"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "debug: also one line a request")
-    log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "debug: also one line a request", "log")
+    log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error", "log")
 
     @property
     def shown_model(self) -> str:
@@ -93,13 +121,15 @@ class Settings:
         _check_ranges(self)
         if self.account is not None and not re.fullmatch("[0-9]{12}", self.account):
             raise InvalidSetting(f"account: {self.account!r} is not a number of 12 digits")
-        if self.host not in LOOPBACK and self.auth != "strict" and not self.insecure_remote:
+        if not self.host:
+            raise InvalidSetting("host: must name an address")
+        if not is_loopback(self.host) and self.auth != "strict" and not self.insecure_remote:
             raise InvalidSetting(
                 f"host: {self.host} can be reached from other machines; "
-                "add --auth strict with --key-pairs, or --insecure-remote if you mean it"
+                "add --auth strict with --key-pair, or --insecure-remote if you mean it"
             )
         if self.auth == "strict" and not self.key_pairs:
-            raise InvalidSetting("auth: strict needs at least one --key-pairs KEY_ID:SECRET")
+            raise InvalidSetting("auth: strict needs at least one --key-pair KEY_ID:SECRET")
         if not self.database:
             raise InvalidSetting("database: must name a file")
 
@@ -125,6 +155,7 @@ class SettingField:
     type: type  #: str, int, float or bool; of a list, its elements' type
     default: Any
     help: str
+    group: str  #: what help shows it with
     metavar: str | None
     choices: tuple[str, ...]
     is_list: bool
@@ -132,8 +163,9 @@ class SettingField:
 
     @property
     def option(self) -> str:
-        """`--max-request-bytes`"""
-        return "--" + self.name.replace("_", "-")
+        """`--max-request-bytes`; of a list, which is given item by item, `--key-pair`."""
+        name = self.name.removesuffix("s") if self.is_list else self.name
+        return "--" + name.replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -157,11 +189,18 @@ def _setting_field(each: Any, hint: Any) -> SettingField:
         kind,
         each.default,
         metadata["help"],
+        metadata["group"],
         metadata["metavar"],
         choices,
         is_list,
         metadata["secret"],
     )
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none, a misspelt one say."""
+    known = {each.variable for each in setting_fields()} | {CONFIG_VARIABLE}
+    return sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
 
 
 def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], config: Path | None = None) -> Settings:

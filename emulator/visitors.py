@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from emulator.protocol.endpoint import refuse_other_sites
 from emulator.protocol.errors import AccessDeniedException
-from emulator.settings import LOOPBACK, Settings
+from emulator.settings import Settings, is_loopback
 
 #: Names under these cannot be registered by anyone: RFC 6761, RFC 6762, ICANN's `internal`.
 _PRIVATE_DOMAINS = frozenset({"internal", "local", "localhost", "test"})
@@ -37,7 +37,7 @@ def refuse_strangers(scope: Scope, settings: Settings) -> None:
     if headers.get(b"sec-fetch-site") == b"cross-site":
         raise AccessDeniedException("Requests from other web sites are refused")
     peer = (scope.get("client") or ("", 0))[0]
-    if settings.auth == "strict" and settings.host not in LOOPBACK and not _is_loopback(peer):
+    if settings.auth == "strict" and not is_loopback(settings.host) and not is_loopback(peer):
         raise AccessDeniedException("With --auth strict, /_emulator answers this machine only")
 
 
@@ -46,9 +46,9 @@ def _is_our_name(host: str, settings: Settings) -> bool:
     if match is None:
         return False
     name = (match[1] or match[2]).lower()
-    if name in LOOPBACK or name == settings.host.lower():
+    if is_loopback(name) or name == settings.host.lower():
         return True
-    if settings.host in LOOPBACK:
+    if is_loopback(settings.host):
         return False
     return _is_address(name) or "." not in name or name.rpartition(".")[2] in _PRIVATE_DOMAINS
 
@@ -59,7 +59,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(peer: str) -> bool:
-    return _is_address(peer) and ipaddress.ip_address(peer).is_loopback

@@ -6,6 +6,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -260,3 +261,55 @@ def test_a_client_that_goes_away_in_mid_request_leaves_nothing(rig: MakeRig) -> 
         assert it.client.sample("other", b"{}").status == 200
         assert it.model.requests[0].headers["content-length"] == "2"
     assert it.turns() == []
+
+
+# Models that fail in the words of a stream
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("event", [b'data: {"error": {"message": "boom"}}\n\n', b'data:{ "error" :{}}\r\n\r\n'])
+def test_a_stream_that_reports_an_error_is_a_failed_turn_although_its_http_is_in_order(
+    rig: MakeRig, path: str, event: bytes
+) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.stream([b'data: {"choices": []}\n\n', event[:9], event[9:], DONE])
+
+    with rig(behaviour) as it:
+        reply = it.sample(b"{}", path)
+        assert (reply.status, reply.body) == (200, b'data: {"choices": []}\n\n' + event + DONE)
+        (turn,) = it.turns()
+        assert (turn.status, turn.response) == (TurnStatus.FAILED, reply.body)
+
+
+def test_a_text_that_speaks_of_errors_is_no_error(rig: MakeRig) -> None:
+    text = b'data: {"choices": [{"delta": {"content": "data: {\\"error\\": 1}"}}]}\n\n'
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.stream([text, DONE])
+
+    with rig(behaviour) as it:
+        it.sample(b"{}", STREAM)
+        (turn,) = it.turns()
+        assert turn.status is TurnStatus.COMPLETED
+
+
+# A reset meanwhile
+
+
+@pytest.mark.parametrize("path", [SAMPLE, CHAT])
+def test_a_sample_whose_trajectory_is_reset_meanwhile_is_not_answered_as_if_it_were_stored(
+    rig: MakeRig, path: str
+) -> None:
+    gate = Gate()
+
+    async def behaviour(exchange: Exchange) -> None:
+        await gate.passed()
+        await exchange.answer(b"{}")
+
+    with rig(behaviour) as it, ThreadPoolExecutor(1) as pool:
+        asked = len(it.model.requests)
+        reply = pool.submit(it.sample, b"{}", path)
+        it.model.wait_for_requests(asked + 1)
+        assert it.another_client().call("/_emulator/reset").status == 200
+        gate.open()
+        assert (reply.result(PATIENCE).status, reply.result().error) == (500, "InternalServiceError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 from collections.abc import Iterator
@@ -120,9 +121,17 @@ def test_requests_that_are_sent_before_the_answer_came_are_answered_in_order(emu
 
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00" * 20, b"GET\r\n\r\n", b"POST /sample HTTP/9.9\r\n\r\n"])
-def test_what_is_no_http_is_refused_in_plain_words(emulator: Server, garbage: bytes) -> None:
+def test_what_is_no_http_is_refused_as_other_requests_are(emulator: Server, garbage: bytes) -> None:
     with raw_connection(emulator) as connection:
         connection.sendall(garbage)
-        reply = read_reply(connection)
-    assert reply.status == 400
-    assert reply.headers["content-type"].startswith("text/plain")
+        assert check_error(read_reply(connection), 400, "ValidationException") == "Invalid HTTP request received."
+
+
+def test_a_head_that_never_ends_is_cut_off(emulator: Server) -> None:
+    with raw_connection(emulator) as connection:
+        connection.sendall(b"POST /sample HTTP/1.1\r\nhost: x\r\nx-much: ")
+        with contextlib.suppress(ConnectionError):  # it hangs up on us
+            for _ in range(1024):
+                connection.sendall(b"x" * 16_384)
+        message = check_error(read_reply(connection), 400, "ValidationException")
+    assert message == "The head of the request is larger than 65536 bytes"

@@ -88,8 +88,16 @@ def test_a_bad_setting_is_refused(tmp_path: Path) -> None:
     assert "model: " in refused("--model", "http://", cwd=tmp_path)
 
 
+def test_a_cassette_is_not_there_yet(tmp_path: Path) -> None:
+    assert "not there yet" in refused("--model", "cassette:file", cwd=tmp_path)
+
+
+def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "--host names" in refused("--host", "a..b", "--insecure-remote", cwd=tmp_path)
+
+
 def test_a_key_pair_that_is_none_is_refused_without_showing_it(tmp_path: Path) -> None:
-    line = refused("--auth", "strict", "--key-pairs", "wJalrXUtnFEMI", cwd=tmp_path)
+    line = refused("--auth", "strict", "--key-pair", "wJalrXUtnFEMI", cwd=tmp_path)
     assert "key_pairs" in line
     assert "wJalr" not in line
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emulator.settings import InvalidSetting, Settings, load_settings, setting_fields
+from emulator.settings import InvalidSetting, Settings, load_settings, setting_fields, unknown_variables
 
 
 def load(
@@ -33,7 +33,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 
 def test_every_setting_has_an_option_and_a_variable() -> None:
     for each in setting_fields():
-        assert each.option == "--" + each.name.replace("_", "-")
+        assert each.option in ("--" + each.name.replace("_", "-"), "--key-pair")
         assert each.variable == "JOB_RUNTIME_LOCAL_" + each.name.upper()
         assert each.help
 
@@ -69,7 +69,7 @@ def test_numbers_and_truth_are_read_from_text() -> None:
         ("durability", "most", "'most' is not one of full, normal, memory"),
         ("insecure_remote", "perhaps", "'perhaps' is not true or false"),
         ("account", "12", "is not a number of 12 digits"),
-        ("auth", "strict", "needs at least one --key-pairs"),
+        ("auth", "strict", "needs at least one --key-pair"),
         ("host", "0.0.0.0", "can be reached from other machines"),
     ],
 )
@@ -107,6 +107,24 @@ def test_a_file_that_is_not_there_is_refused() -> None:
 def test_another_address_than_loopback_needs_strict_authentication_or_a_word() -> None:
     assert load({"host": "0.0.0.0", "insecure_remote": True}).host == "0.0.0.0"
     assert load({"host": "0.0.0.0", "auth": "strict", "key_pairs": ["a:b"]}).host == "0.0.0.0"
+
+
+def test_loopback_is_any_of_its_addresses() -> None:
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert load({"host": host}).host == host
+    for host in ("localhost.example", "192.168.0.1", "::"):
+        with pytest.raises(InvalidSetting, match="can be reached from other machines"):
+            load({"host": host})
+
+
+def test_variables_that_are_no_settings_are_noticed() -> None:
+    environment = {"JOB_RUNTIME_LOCAL_PROT": "1", "JOB_RUNTIME_LOCAL_PORT": "1", "JOB_RUNTIME_LOCAL_CONFIG": "x"}
+    assert unknown_variables(environment | {"PATH": "/bin"}) == ["JOB_RUNTIME_LOCAL_PROT"]
+
+
+def test_the_model_is_shown_without_what_may_be_secret() -> None:
+    assert load({"model": "vllm:some/model --hf-token hf_SECRET"}).shown_model == "vllm:some/model …"
+    assert load({"model": "http://127.0.0.1:8000"}).shown_model == "http://127.0.0.1:8000"
 
 
 def test_secrets_do_not_show() -> None:

@@ -43,7 +43,7 @@ def print_trajectory(console: Console, record: TrajectoryRecord, turns: Sequence
         _print_turn(paper, history, completion)
         if error := turn.error or completion.error:
             paper.entry("error", error, "red")
-        if completion.problem:
+        if completion.problem and turn.http_status is not None:
             paper.entry("not readable", completion.problem, "dim")
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from emulator.commands import Refused
+from emulator.commands import Refused, add_config_option, read_settings
 from emulator.commands.terminal import visible
-from emulator.settings import ENVIRONMENT_PREFIX, Settings
-
-DATABASE_VARIABLE = ENVIRONMENT_PREFIX + "DATABASE"
 
 #: The exit status of a check that found something.
 DAMAGED = 1
@@ -31,20 +27,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_database_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--database`."""
-    default = os.environ.get(DATABASE_VARIABLE) or Settings().database
-    help_text = f"SQLite file that holds the trajectories (or {DATABASE_VARIABLE}; default: {Settings().database})"
-    parser.add_argument("--database", type=Path, default=Path(default), metavar="FILE", help=help_text)
+    """Add `--database` and `--config`; `database_of` reads them."""
+    help_text = "SQLite file that holds the trajectories (default: the one that `serve` would take)"
+    parser.add_argument("--database", metavar="FILE", help=help_text)
+    add_config_option(parser)
+
+
+def database_of(given: argparse.Namespace) -> Path:
+    """The file that a command is about: the one that `serve`, called so, would take. Raises Refused."""
+    return Path(read_settings({"database": given.database}, given.config).database)
 
 
 def _upgrade(given: argparse.Namespace) -> int:
     from emulator.store.database import DatabaseError, upgrade
 
+    database = database_of(given)
     try:
-        copy = upgrade(given.database)
+        copy = upgrade(database)
     except DatabaseError as error:
         raise Refused(str(error)) from None
-    print(f"{given.database}: up to date" if copy is None else f"{given.database}: upgraded; as it was before: {copy}")
+    print(f"{database}: up to date" if copy is None else f"{database}: upgraded; as it was before: {copy}")
     return 0
 
 
@@ -52,7 +54,7 @@ def _backup(given: argparse.Namespace) -> int:
     from emulator.store.database import DatabaseError, backup
 
     try:
-        copy = backup(given.database, given.target)
+        copy = backup(database_of(given), given.target)
     except DatabaseError as error:
         raise Refused(str(error)) from None
     print(f"{copy}: {copy.stat().st_size} bytes")
@@ -63,7 +65,7 @@ def _check(given: argparse.Namespace) -> int:
     from emulator.store.database import DatabaseError, check
 
     try:
-        problems = check(given.database)
+        problems = check(database_of(given))
     except DatabaseError as error:
         raise Refused(str(error)) from None
     for problem in problems:

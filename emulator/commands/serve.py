@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from pathlib import Path
+import sys
 
-from emulator.commands import Refused
-from emulator.settings import ENVIRONMENT_PREFIX, InvalidSetting, SettingField, Settings, load_settings, setting_fields
-
-CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
+from emulator.commands import Refused, add_config_option, read_settings
+from emulator.settings import (
+    ENVIRONMENT_PREFIX,
+    InvalidSetting,
+    SettingField,
+    Settings,
+    setting_fields,
+    unknown_variables,
+)
 
 BANNER = """\
 job-runtime-local is listening on {url}
@@ -34,31 +39,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"{ENVIRONMENT_PREFIX}MAX_IN_FLIGHT), or as name = value in a TOML file. The command line wins over the\n"
         "environment, the environment over the file."
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file of settings (or {CONFIG_VARIABLE})")
+    add_config_option(parser)
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for each in setting_fields():
-        add_option(parser, each)
+        if each.group not in groups:
+            groups[each.group] = parser.add_argument_group(each.group)
+        add_option(groups[each.group], each)
     parser.set_defaults(run=run)
 
 
-def add_option(parser: argparse.ArgumentParser, each: SettingField) -> None:
+def add_option(group: argparse._ArgumentGroup, each: SettingField) -> None:
     """Add one setting as an option; its value stays a text until `load_settings` checks it."""
     shown = "" if each.default in (None, (), False) else f" (default: {each.default})"
     help_text = (each.help + shown).replace("%", "%%")
     if each.type is bool:
-        parser.add_argument(each.option, action="store_true", default=None, help=help_text)
-    elif each.is_list:
-        parser.add_argument(each.option, action="append", metavar=each.metavar, help=help_text)
+        group.add_argument(each.option, dest=each.name, action="store_true", default=None, help=help_text)
     else:
-        metavar = "|".join(each.choices) if each.choices else each.metavar or each.type.__name__.upper()
-        parser.add_argument(each.option, metavar=metavar, help=help_text)
+        metavar = "|".join(each.choices) if each.choices else each.metavar
+        action = "append" if each.is_list else "store"
+        group.add_argument(each.option, dest=each.name, action=action, metavar=metavar, help=help_text)
 
 
 def run(given: argparse.Namespace) -> int:
     """Serve until a signal. Raises Refused."""
     values = {each.name: getattr(given, each.name) for each in setting_fields()}
-    config = given.config or os.environ.get(CONFIG_VARIABLE)
+    settings = read_settings(values, given.config)
+    for name in unknown_variables(os.environ):
+        print(f"job-runtime-local: {name} is no setting; `job-runtime-local serve --help` lists them", file=sys.stderr)
     try:
-        settings = load_settings(values, os.environ, Path(config) if config else None)
         return _serve(settings)
     except InvalidSetting as error:
         raise Refused(str(error)) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from emulator.commands import Refused
-from emulator.commands.db import add_database_option
+from emulator.commands.db import add_database_option, database_of
 from emulator.commands.terminal import make_console, prepare_output, visible
 from emulator.trajectory import Status
 
@@ -61,7 +61,7 @@ def _list(given: argparse.Namespace) -> int:
 
     if not 0 < given.limit < 1 << 31:
         raise Refused(f"--limit: {given.limit} is not a number from 1 to {(1 << 31) - 1}")
-    with _reading(given.database) as connection:
+    with _reading(database_of(given)) as connection:
         # One more than asked for tells whether there are more.
         found = queries.list_trajectories(connection, _filter(given), limit=given.limit + 1)
     records = found[: given.limit]
@@ -120,11 +120,11 @@ def _show(given: argparse.Namespace) -> int:
     from emulator.commands.conversation import print_trajectory
     from emulator.store import queries
 
-    with _reading(given.database) as connection:
+    with _reading(database_of(given)) as connection:
         found = queries.find_trajectories(connection, given.trajectory_id, given.job)
         if not found:
             of_job = f" of job {given.job}" if given.job else ""
-            raise Refused(visible(f"{given.database} has no trajectory {given.trajectory_id}{of_job}; see list"))
+            raise Refused(visible(f"{database_of(given)} has no trajectory {given.trajectory_id}{of_job}; see list"))
         if len(found) > 1:
             jobs = ", ".join(record.job_arn for record in found)
             raise Refused(visible(f"several jobs have a trajectory {given.trajectory_id}; --job names one of {jobs}"))
@@ -139,7 +139,7 @@ def _export(given: argparse.Namespace) -> int:
     from emulator.store import queries
 
     count = 0
-    with _reading(given.database) as connection, _output(given.output) as file:
+    with _reading(database_of(given)) as connection, _output(given.output) as file:
         for record in queries.iterate_trajectories(connection, _filter(given)):
             if record.eligible or not given.eligible:
                 file.write(to_json(trajectory_document(record, queries.turns_of(connection, record))) + "\n")

@@ -23,6 +23,9 @@ EVENT_STREAM = "text/event-stream"
 #: How OpenAI-style streams say that they are over. A client may stop reading here, so this waits for the commit.
 DONE = re.compile(rb"[\r\n]data: ?\[DONE\]")
 
+#: How vLLM and others say, after a good status, that they failed in the middle of a stream.
+ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{\s*"error"\s*:')
+
 
 class AnswerTooLarge(Exception):
     """The model's answer is larger than may be captured."""
@@ -123,7 +126,7 @@ class Capture:
         async with self._ended_if_it_fails(InternalServiceError):
             async for _ in self._arriving():
                 pass
-        return await self._end(TurnStatus.COMPLETED if self.is_success else TurnStatus.FAILED)
+        return await self._end_whole()
 
     async def relay(self, write: Write) -> None:
         """Write the answer as it arrives; its last bytes are written when it is stored.
@@ -142,7 +145,7 @@ class Capture:
                     held.append(piece)
                 else:
                     await write(piece)
-        await self._end(TurnStatus.COMPLETED)
+        await self._end_whole()
         for piece in held:
             await write(piece)
 
@@ -164,21 +167,29 @@ class Capture:
         try:
             yield
         except asyncio.CancelledError:  # the client went away, or the server stops
-            await self._end(TurnStatus.ABORTED)
+            await self._end(TurnStatus.ABORTED, b"".join(self._pieces))
             raise
         except (ModelServerError, AnswerTooLarge) as failure:
-            await self._end(TurnStatus.FAILED, str(failure))
-            raise error(str(failure)) from failure
+            text = f"Model server: {failure}" if isinstance(failure, ModelServerError) else str(failure)
+            await self._end(TurnStatus.FAILED, b"".join(self._pieces), text)
+            raise error(text) from failure
         except BaseException as failure:
-            await self._end(TurnStatus.FAILED, f"{type(failure).__name__}: {failure}")
+            await self._end(TurnStatus.FAILED, b"".join(self._pieces), f"{type(failure).__name__}: {failure}")
             raise
 
-    async def _end(self, status: TurnStatus, error: str | None = None) -> bytes:
-        """Let go of the answer, which makes the model stop if it has not, and store the turn; the answer's bytes."""
+    async def _end_whole(self) -> bytes:
+        """Store an answer that has wholly arrived; its bytes."""
+        response = b"".join(self._pieces)
+        # ASSUMED: a stream that reports an error is no turn of a trajectory, although its HTTP is in order.
+        failed = not self.is_success or (self.is_event_stream and ERROR_EVENT.search(response) is not None)
+        await self._end(TurnStatus.FAILED if failed else TurnStatus.COMPLETED, response)
+        return response
+
+    async def _end(self, status: TurnStatus, response: bytes, error: str | None = None) -> None:
+        """Let go of the answer, which makes the model stop if it has not, and store the turn."""
         self._runtime.in_flight -= 1
         if self._answer is not None:
             self._answer.close()
-        response = b"".join(self._pieces)
         with aws_errors():
             await self._runtime.store.end_turn(
                 self._trajectory,
@@ -194,4 +205,3 @@ class Capture:
                 first_byte_at=self._first_byte_at,
                 ended_at=now(),
             )
-        return response

@@ -33,7 +33,7 @@ async def list_models(runtime: Runtime) -> Answer:
         finally:
             answer.close()
     except (ModelServerError, AnswerTooLarge) as error:
-        raise InternalServiceError(str(error)) from error
+        raise InternalServiceError(f"Model server: {error}") from error
     return Answer(body, answer.status, answer.headers.get("content-type"))
 
 

@@ -181,7 +181,7 @@ def lock(path: Path) -> IO[str]:
     try:
         file = lock_path.open("a+")
     except OSError as error:
-        raise DatabaseError(f"{path}: {error.strerror} ({lock_path})") from None
+        raise DatabaseError(f"{path}: {error.strerror} ({lock_path}); --database names another file") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -205,7 +205,7 @@ def revision(connection: Connection) -> str | None:
         found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
         return found
     if tables:
-        raise DatabaseError(f"this database belongs to something else (it has a table {tables[0]!r})")
+        raise DatabaseError(f"it belongs to something else (it has a table {tables[0]!r}); --database names another")
     return None
 
 
@@ -231,7 +231,10 @@ def bring_up_to_date(connection: Connection, path: Path | None) -> Path | None:
             "upgrade job-runtime-local, or give it another --database"
         )
     copy = None if path is None else backup(path, path.with_name(f"{path.name}.backup-{found}-{_timestamp()}"))
-    migrate(connection)
+    try:
+        migrate(connection)
+    except Exception as error:
+        raise DatabaseError(f"upgrading it from revision {found} failed ({error}); it is as it was") from error
     log.info("upgraded %s from revision %s to %s; the copy of before is %s", path, found, REVISION, copy)
     return copy
 

@@ -162,7 +162,7 @@ class Store:
         )
 
     async def reset(self) -> None:
-        """Forget everything; turns under way find their trajectory gone, and are not stored. Raises StoreError."""
+        """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
         await self._change(changes.reset)
         self._last_opened.clear()
         self._at_hand.clear()

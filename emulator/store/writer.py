@@ -37,7 +37,7 @@ CHECKPOINT_BYTES = 64 * 1024 * 1024
 
 
 class StoreError(Exception):
-    """The database refused a write (a full disk, a read-only file); nothing of it was stored."""
+    """A write was refused (a full disk, a read-only file, a reset meanwhile); nothing of it was stored."""
 
 
 @dataclass(slots=True)
@@ -122,6 +122,8 @@ class Writer:
             if len(batch) > 1:
                 # Whatever one of them did must not take the others with it.
                 return [outcome for write in batch for outcome in self._commit(connection, [write])]
+            if isinstance(error, StoreError):
+                return [(batch[0], error)]
             if not isinstance(error, SQLAlchemyError):
                 log.exception("a write failed")
             cause = getattr(error, "orig", None) or error
@@ -146,7 +148,9 @@ class Writer:
 
     def _append(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         if rows:
-            connection.execute(APPEND_TURN, rows)
+            stored = connection.execute(APPEND_TURN, rows, execution_options={"preserve_rowcount": True}).rowcount
+            if stored != len(rows):
+                raise StoreError("The trajectory is gone: everything was reset while the turn was under way")
             self._unmoved_bytes += sum(len(row["turn_request"]) + len(row["turn_response"]) for row in rows)
             rows.clear()
 

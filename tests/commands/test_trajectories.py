@@ -295,3 +295,14 @@ def shown_in_terminal(*arguments: str, database: Path, columns: int) -> str:
         assert it.wait(30) == 0
     os.close(ours)
     return b"".join(pieces).decode().replace("\r\n", "\n")
+
+
+def test_the_file_of_settings_names_the_database_as_it_does_for_serve(
+    database: Path, server: Server, job_arn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roll_out(server.url, job_arn, "t-config")
+    config = tmp_path / "settings.toml"
+    config.write_text(f"database = '{database}'\n")
+    assert main(["trajectories", "list", "--config", str(config)]) == 0
+    assert "t-config" in capsys.readouterr().out
+    assert main(["db", "check", "--config", str(config)]) == 0

@@ -62,8 +62,8 @@ class Emulator:
 def vllm_settings() -> dict[str, str]:
     """The settings that choose the vLLM which `make test-vllm` built."""
     try:
-        python = os.environ["JOB_RUNTIME_LOCAL_TEST_VLLM_PYTHON"]
-        model = os.environ["JOB_RUNTIME_LOCAL_TEST_VLLM_MODEL"]
+        python = os.environ["TEST_VLLM_PYTHON"]
+        model = os.environ["TEST_VLLM_MODEL"]
     except KeyError as error:
         pytest.fail(f"{error} is not set: run `make test-vllm`; the quick run is `pytest -m 'not vllm'`")
     return {"model": f"vllm:'{model}' {VLLM_ARGUMENTS}", "vllm_python": python}

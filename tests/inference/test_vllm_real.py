@@ -30,8 +30,8 @@ class RealVLLM(NamedTuple):
 @pytest.fixture(scope="module")
 def real_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVLLM]:
     try:
-        python = os.environ["JOB_RUNTIME_LOCAL_TEST_VLLM_PYTHON"]
-        model = os.environ["JOB_RUNTIME_LOCAL_TEST_VLLM_MODEL"]
+        python = os.environ["TEST_VLLM_PYTHON"]
+        model = os.environ["TEST_VLLM_MODEL"]
     except KeyError as error:
         pytest.fail(f"{error} is not set: it says what `make test-vllm` built; the quick run is `pytest -m 'not vllm'`")
     server = VLLMServer(
