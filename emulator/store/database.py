@@ -91,11 +91,15 @@ class Database:
     def _write_engine(self) -> Engine:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._address, uri=True, check_same_thread=False, isolation_level=None)
-            connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
-            # Inside a commit it would cost its caller 25-57 ms; the writer does it when it is idle.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("PRAGMA foreign_keys = ON")
+            try:
+                connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
+                # Inside a commit it would cost its caller 25-57 ms; the writer does it when it is idle.
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute("PRAGMA journal_size_limit = 67108864")
+                connection.execute("PRAGMA foreign_keys = ON")
+            except sqlite3.Error:  # no database
+                connection.close()
+                raise
             return connection
 
         engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
