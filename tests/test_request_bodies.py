@@ -109,6 +109,15 @@ def test_a_body_in_chunks_is_put_together(emulator: Server, model: ModelServerTh
     assert model.requests[-1].body == b"onetwothree"
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 50])
+def test_a_body_in_chunks_is_refused_as_soon_as_it_is_too_large(emulator: Server, chunks: int) -> None:
+    piece = b"x" * (LIMIT // chunks + 1)
+    with raw_connection(emulator) as connection:
+        connection.sendall(head(SAMPLE, "Transfer-Encoding: chunked"))
+        connection.sendall((b"%x\r\n%b\r\n" % (len(piece), piece)) * chunks + b"0\r\n\r\n")
+        check_error(read_reply(connection), 400, "ValidationException")
+
+
 def test_requests_that_are_sent_before_the_answer_came_are_answered_in_order(emulator: Server) -> None:
     with raw_connection(emulator) as connection:
         complete = head(COMPLETE, "Content-Length: 2") + b"{}"

@@ -37,7 +37,6 @@ Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
 #: Checks who calls; raises AccessDeniedException. Takes the ASGI scope and the whole body.
 Authenticate = Callable[[Scope, bytes], None]
 
-
 #: Checks whether the caller may do this with these arguments; raises AccessDeniedException.
 Authorize = Callable[[Mapping[str, Any]], None]
 
@@ -122,10 +121,10 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         if message["type"] == "http.disconnect":
             raise ClientGone
         pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if length is None:  # it comes in chunks
             size += len(pieces[-1])
+        if size <= limit and not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     # ASSUMED: the error; the service's own limit is not public.
     raise ValidationException(f"The request body is larger than {limit} bytes; --max-request-bytes sets another limit")
 
