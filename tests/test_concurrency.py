@@ -299,10 +299,10 @@ def test_samples_that_go_wrong_in_any_way_make_room_too(database: Path) -> None:
                 for wish in ("refuse", "break", "garbage", "answer"):
                     reply_status = status_of(client, path, b'{"do": "%b"}' % wish.encode())
                     assert reply_status != 429
-                abandoned = model.left
+                abandoned, asked = model.left, len(model.requests)
                 with RawClient(server.url, JOB_ARN) as leaving:
                     leaving.send_only(path, b'{"do": "wait"}', leaving.sample_headers("t"))
-                    model.wait_for_requests(len(model.requests) + 1)
+                    model.wait_for_requests(asked + 1)
                 model.wait_until_left(abandoned + 1)
                 eventually(lambda path=path: status_of(client, path, b'{"do": "answer"}') == 200, "room")  # type: ignore[misc]
             assert client.complete("t").status == 200
