@@ -9,11 +9,27 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, literal, select, update
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Compiled,
+    Connection,
+    Text,
+    Update,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
+from emulator.store.prefixes import LastRequests
 from emulator.store.schema import client_tokens, jobs, trajectories, turns
 from emulator.trajectory import (
     Event,
@@ -26,12 +42,16 @@ from emulator.trajectory import (
     transition,
 )
 
+#: The job ARN and the id of a trajectory.
+Key = tuple[str, str]
+
 
 @dataclass(slots=True, weakref_slot=True)
 class OpenTrajectory:
     """What is kept at hand of a trajectory: enough to let it take a turn without a look into the database."""
 
     id: int
+    key: Key
     status: Status
     next_number: int
 
@@ -42,32 +62,139 @@ class OpenTrajectory:
         return number
 
 
+class Turn(NamedTuple):
+    """A turn to append, with the names of its columns. Times are microseconds since 1970, UTC."""
+
+    trajectory: int
+    number: int
+    status: str
+    path: str
+    http_status: int | None
+    content_type: str | None
+    error: str | None
+    arrived_at: int
+    first_byte_at: int | None
+    ended_at: int
+    request: bytes
+    response: bytes
+    base: int | None = None  #: set with `shared` when `request` is shortened, on its way to the database
+    shared: int = 0
+
+
 def _parameter(column: str) -> BindParameter[Any]:
-    return bindparam(f"turn_{column}", type_=turns.c[column].type)
+    return bindparam(column, type_=turns.c[column].type)
 
 
-_TURN_COLUMNS = [column.name for column in turns.c if column.name != "id"]
+def _text(status: Status | TurnStatus) -> ColumnElement[str]:
+    return literal_column(f"'{status.value}'", Text)
+
 
 # ASSUMED: a turn whose answer ends after the seal goes to its client, but does not count.
 #: The write itself looks at the trajectory's status.
-APPEND_TURN = insert(turns).from_select(
-    _TURN_COLUMNS,
+_APPEND = insert(turns).from_select(
+    Turn._fields,
     select(
         *(
             case(
-                (trajectories.c.status == Status.OPEN.value, _parameter("status")),
-                (
-                    _parameter("status") == TurnStatus.COMPLETED.value,
-                    literal(TurnStatus.DISCARDED.value),
-                ),
+                (trajectories.c.status == _text(Status.OPEN), _parameter("status")),
+                (_parameter("status") == _text(TurnStatus.COMPLETED), _text(TurnStatus.DISCARDED)),
                 else_=_parameter("status"),
             )
             if name == "status"
             else _parameter(name)
-            for name in _TURN_COLUMNS
+            for name in Turn._fields
         )
-    ).where(trajectories.c.id == _parameter("trajectory")),
+    )
+    .where(trajectories.c.id == _parameter("trajectory"))
+    .with_for_update(key_share=True),  # SQLite has one writer, and ignores it
 )
+
+
+class TrajectoryGone(Exception):
+    """Everything was reset while a turn was under way."""
+
+
+class AppendTurns:
+    """Appends turns, their requests without what they share with earlier ones (see `prefixes`)."""
+
+    def __init__(self, last_requests: LastRequests) -> None:
+        self._last_requests = last_requests
+        self._compiled: Compiled | None = None
+
+    def __call__(self, connection: Connection, appended: Sequence[Turn]) -> int:
+        """Append turns; the number of bytes that this took. Raises TrajectoryGone."""
+        if self._compiled is None:
+            # Handed to the driver as it is: SQLAlchemy's way from parameters to rows costs as much as SQLite's insert.
+            self._compiled = _APPEND.compile(dialect=connection.dialect)
+            positions = getattr(self._compiled, "positiontup", None)
+            self._order = itemgetter(*map(Turn._fields.index, positions)) if positions else None
+        size, rows = 0, []
+        for turn in appended:
+            stored = self._last_requests.shorten(turn.trajectory, turn.number, turn.request)
+            size += len(stored.request) + len(turn.response)
+            row = turn._replace(base=stored.base, shared=stored.shared, request=stored.request)
+            rows.append(self._order(row) if self._order else row._asdict())
+        done = connection.exec_driver_sql(
+            self._compiled.string, rows, execution_options={"preserve_rowcount": True}
+        ).rowcount
+        if done != len(rows):
+            raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
+        return size
+
+    def forget(self) -> None:
+        """What was appended may not have been committed: the next turns share nothing with it."""
+        self._last_requests.clear()
+
+
+_key = (
+    trajectories.c.job_arn == bindparam("job_arn"),
+    trajectories.c.trajectory_id == bindparam("trajectory_id"),
+)
+
+#: Statements are made once: to make one costs more than to run it.
+_FIND = select(trajectories.c.id, trajectories.c.status).where(*_key).with_for_update(key_share=True)
+
+_FIND_WITH_NUMBER = select(
+    trajectories.c.id,
+    trajectories.c.status,
+    select(func.coalesce(func.max(turns.c.number) + 1, 0))
+    .where(turns.c.trajectory == trajectories.c.id)
+    .scalar_subquery(),
+).where(*_key)
+
+_CREATE = insert(trajectories).values(status=Status.OPEN.value).returning(trajectories.c.id)
+
+_TAKE_NUMBER = (
+    update(trajectories)
+    .where(*_key, trajectories.c.status == Status.OPEN.value)
+    .values(next_number=trajectories.c.next_number + 1)
+    .returning(trajectories.c.id, trajectories.c.next_number - 1)
+)
+
+_COUNT_COMPLETED = select(func.count()).where(
+    turns.c.trajectory == bindparam("id"), turns.c.status == TurnStatus.COMPLETED.value
+)
+
+# The old status stands in the condition: a change that somebody else made in between is never overwritten.
+_SEAL = (
+    update(trajectories)
+    .where(trajectories.c.id == bindparam("key"), trajectories.c.status == bindparam("old"))
+    .values(status=bindparam("new"), completion=bindparam("new"), completed_at=bindparam("now"))
+)
+_REWARD = (
+    update(trajectories)
+    .where(trajectories.c.id == bindparam("key"), trajectories.c.status == bindparam("old"))
+    .values(status=bindparam("new"), rewards=bindparam("given"), rewarded_at=bindparam("now"))
+)
+
+_FIND_JOB = select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn"))
+
+_FIND_TOKEN = select(client_tokens.c.parameters).where(
+    client_tokens.c.operation == bindparam("operation"),
+    client_tokens.c.job_arn == bindparam("job_arn"),
+    client_tokens.c.token == bindparam("token"),
+)
+_KEEP_TOKEN = insert(client_tokens)
 
 
 def open_trajectory(
@@ -77,21 +204,37 @@ def open_trajectory(
 
     Raises UnknownJob, UnknownTrajectory.
     """
-    row = _find(connection, job_arn, trajectory_id)
+    row = connection.execute(_FIND_WITH_NUMBER, {"job_arn": job_arn, "trajectory_id": trajectory_id}).one_or_none()
     if row is not None:
-        last = connection.scalar(select(func.max(turns.c.number)).where(turns.c.trajectory == row.id))
-        return OpenTrajectory(row.id, Status(row.status), 0 if last is None else last + 1)
-    if not any_job:
-        _require_job(connection, job_arn)
-    # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
-    if not may_create:
-        raise UnknownTrajectory(job_arn, trajectory_id)
+        return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
+    _check_may_create(connection, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
     return _create(connection, job_arn, trajectory_id, now)
+
+
+def take_number(
+    connection: Connection, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
+) -> tuple[OpenTrajectory, int]:
+    """Have the database give a turn its number, where other processes take turns too; create the trajectory if allowed.
+
+    A number whose process ends before its turn is stored stays unused.
+
+    Raises UnknownJob, UnknownTrajectory, InvalidTransition.
+    """
+    key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
+    row = connection.execute(_TAKE_NUMBER, key).one_or_none()
+    if row is None:
+        sealed = connection.execute(_FIND, key).one_or_none()
+        if sealed is not None:
+            transition(trajectory_id, Status(sealed.status), Event.SAMPLE)  # raises
+        _check_may_create(connection, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+        _create(connection, job_arn, trajectory_id, now)
+        row = connection.execute(_TAKE_NUMBER, key).one()
+    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1), row[1]
 
 
 def register_job(connection: Connection, *, job_arn: str, now: int) -> None:
     """Make a job known. Registering it again changes nothing."""
-    if connection.scalar(select(jobs.c.job_arn).where(jobs.c.job_arn == job_arn)) is None:
+    if connection.scalar(_FIND_JOB, {"job_arn": job_arn}) is None:
         connection.execute(insert(jobs).values(job_arn=job_arn, created_at=now))
 
 
@@ -120,7 +263,7 @@ def complete_rollout(
         return Status(row.status)
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
     target = transition(trajectory_id, Status(row.status), event)
-    _move(connection, row.id, Status(row.status), status=target, completion=target, completed_at=now)
+    _move(connection, _SEAL, row, {"new": target.value, "now": now})
     used.remember(connection, row.id)
     return target
 
@@ -144,9 +287,8 @@ def update_reward(
     if used.was_seen(connection):
         return Status(row.status)
     target = transition(trajectory_id, Status(row.status), Event.UPDATE_REWARD)
-    completed = select(func.count()).where(turns.c.trajectory == row.id, turns.c.status == TurnStatus.COMPLETED.value)
-    check_rewards(rewards, connection.scalar(completed) or 0)
-    _move(connection, row.id, Status(row.status), status=target, rewards=list(rewards), rewarded_at=now)
+    check_rewards(rewards, connection.scalar(_COUNT_COMPLETED, {"id": row.id}) or 0)
+    _move(connection, _REWARD, row, {"new": target.value, "given": list(rewards), "now": now})
     used.remember(connection, row.id)
     return target
 
@@ -171,11 +313,7 @@ class _TokenUse:
         if self.token is None:
             return False
         known = connection.scalar(
-            select(client_tokens.c.parameters).where(
-                client_tokens.c.operation == self.operation,
-                client_tokens.c.job_arn == self.job_arn,
-                client_tokens.c.token == self.token,
-            )
+            _FIND_TOKEN, {"operation": self.operation, "job_arn": self.job_arn, "token": self.token}
         )
         if known is not None and known != self.parameters:
             raise TokenReused(self.token)
@@ -184,13 +322,14 @@ class _TokenUse:
     def remember(self, connection: Connection, trajectory: int) -> None:
         if self.token is not None:
             connection.execute(
-                insert(client_tokens).values(
-                    operation=self.operation,
-                    job_arn=self.job_arn,
-                    token=self.token,
-                    parameters=self.parameters,
-                    trajectory=trajectory,
-                )
+                _KEEP_TOKEN,
+                {
+                    "operation": self.operation,
+                    "job_arn": self.job_arn,
+                    "token": self.token,
+                    "parameters": self.parameters,
+                    "trajectory": trajectory,
+                },
             )
 
 
@@ -198,16 +337,8 @@ def _digest(*parameters: object) -> str:
     return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
 
-def _find(connection: Connection, job_arn: str, trajectory_id: str) -> Any:
-    return connection.execute(
-        select(trajectories.c.id, trajectories.c.status).where(
-            trajectories.c.job_arn == job_arn, trajectories.c.trajectory_id == trajectory_id
-        )
-    ).one_or_none()
-
-
 def _require(connection: Connection, job_arn: str, trajectory_id: str, *, any_job: bool) -> Any:
-    row = _find(connection, job_arn, trajectory_id)
+    row = connection.execute(_FIND, {"job_arn": job_arn, "trajectory_id": trajectory_id}).one_or_none()
     if row is None:
         if not any_job:
             _require_job(connection, job_arn)
@@ -216,24 +347,26 @@ def _require(connection: Connection, job_arn: str, trajectory_id: str, *, any_jo
 
 
 def _require_job(connection: Connection, job_arn: str) -> None:
-    if connection.scalar(select(jobs.c.job_arn).where(jobs.c.job_arn == job_arn)) is None:
+    if connection.scalar(_FIND_JOB, {"job_arn": job_arn}) is None:
         raise UnknownJob("Could not find job")
 
 
+def _check_may_create(
+    connection: Connection, job_arn: str, trajectory_id: str, *, may_create: bool, any_job: bool
+) -> None:
+    if not any_job:
+        _require_job(connection, job_arn)
+    # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
+    if not may_create:
+        raise UnknownTrajectory(job_arn, trajectory_id)
+
+
 def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
-    result = connection.execute(
-        insert(trajectories).values(
-            job_arn=job_arn, trajectory_id=trajectory_id, status=Status.OPEN.value, created_at=now
-        )
-    )
-    key = result.inserted_primary_key
-    assert key is not None
-    return OpenTrajectory(key[0], Status.OPEN, 0)
+    values = {"job_arn": job_arn, "trajectory_id": trajectory_id, "created_at": now}
+    id_ = connection.execute(_CREATE, values).scalar_one()
+    return OpenTrajectory(id_, (job_arn, trajectory_id), Status.OPEN, 0)
 
 
-def _move(connection: Connection, trajectory: int, old: Status, **values: Any) -> None:
-    # The old status stands in the condition: a change that somebody else made in between is never overwritten.
-    changed = connection.execute(
-        update(trajectories).where(trajectories.c.id == trajectory, trajectories.c.status == old.value).values(values)
-    )
-    assert changed.rowcount == 1, "the writer is the only one that changes a status"
+def _move(connection: Connection, statement: Update, row: Any, values: dict[str, Any]) -> None:
+    changed = connection.execute(statement, {"key": row.id, "old": row.status, **values})
+    assert changed.rowcount == 1, "the row is locked, or the writer is the only one that changes it"

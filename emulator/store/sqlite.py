@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -23,6 +23,8 @@ from emulator.store.schema import REVISION
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -41,30 +43,32 @@ class SQLite:
         self._lock: IO[str] | None = None
         self.is_shared = False
         self.backup: Path | None = None
-        self.checkpoint: Callable[[Connection], None] | None = checkpoint
+        self._engine: Engine | None = None
 
-    def open(self) -> Engine:
-        """Lock the file, bring it up to date; the engine with its only write connection.
-
-        Raises DatabaseError.
-        """
+    def open(self) -> None:
+        """Lock the file, and bring it up to date. Raises DatabaseError."""
         if self.path is not None:
             self._lock = lock(self.path)
         try:
-            engine = self._write_engine()
-            try:
-                with _explained(self.path), engine.connect() as connection:
-                    revision(connection)  # raises for a file of something else, which then stays as it was
-                    connection.rollback()
-                    _execute(connection, "PRAGMA journal_mode = WAL")
-                    self.backup = bring_up_to_date(connection, self.path)
-            except BaseException:
-                engine.dispose()
-                raise
+            self._engine = self._write_engine()
+            with _explained(self.path):
+                self.connection = self._engine.connect()
+                revision(self.connection)  # raises for a file of something else, which then stays as it was
+                self.connection.rollback()
+                _execute(self.connection, "PRAGMA journal_mode = WAL")
+                self.backup = bring_up_to_date(self.connection, self.path)
         except BaseException:
             self.close()
             raise
-        return engine
+
+    def run(self, work: Callable[[Connection], T], deadline: float) -> T:  # noqa: ARG002  # a file is not lost
+        """Do `work` in a transaction that is committed when this returns. Raises what `work` raises."""
+        with self.connection.begin():
+            return work(self.connection)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database, as far as readers allow."""
+        _execute(self.connection, "PRAGMA wal_checkpoint(PASSIVE)")
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
@@ -83,6 +87,9 @@ class SQLite:
 
     def close(self) -> None:
         """Let another server have the file."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -115,11 +122,6 @@ def begin_immediately(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def checkpoint(connection: Connection) -> None:
-    """Move the write-ahead log into the database, as far as readers allow."""
-    _execute(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _execute(connection: Connection, statement: str) -> None:
@@ -206,7 +208,7 @@ def upgrade(path: Path) -> Path | None:
     if not path.exists():
         raise DatabaseError(f"{path}: there is no such database; --database names another")
     database = SQLite(path, "full")
-    database.open().dispose()
+    database.open()
     database.close()
     return database.backup
 
