@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
+from emulator.address import Address, DatabaseURL
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -35,28 +37,61 @@ class Database(Protocol):
         """Let it go."""
 
 
-def open_database(address: Path | None, durability: str) -> Database:
+def open_database(address: Address | None, durability: str) -> Database:
     """The database at an address, not opened yet; None: one in memory, of this process alone."""
+    if isinstance(address, DatabaseURL):
+        from emulator.store.postgresql import PostgreSQL
+
+        return PostgreSQL(address)
     from emulator.store.sqlite import SQLite
 
     return SQLite(address, durability)
 
 
-def read_engine(address: Path) -> Engine:
+def read_engine(address: Address) -> Engine:
     """An engine that reads a database, whether a server has it open or not. Raises DatabaseError."""
-    from emulator.store import sqlite
+    from emulator.store import postgresql, sqlite
 
-    return sqlite.read_engine(address)
+    return postgresql.read_engine(address) if isinstance(address, DatabaseURL) else sqlite.read_engine(address)
 
 
 @contextmanager
-def reading(address: Path) -> Iterator[Connection]:
+def reading(address: Address) -> Iterator[Connection]:
     """A connection that reads a database, as `read_engine` has it.
 
-    Raises DatabaseError, also where a query of the block finds the database damaged.
+    Raises DatabaseError, also where a query of the block finds the database damaged, or gone.
     """
     with read_engine(address).connect() as connection:
         try:
             yield connection
         except SQLDatabaseError as error:
-            raise DatabaseError(f"{address}: {error.orig}; --database names another file") from error
+            raise DatabaseError(f"{address}: {one_line(error)}; --database names another") from error
+
+
+def check(address: Address) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
+
+    Raises DatabaseError if it cannot be read at all.
+    """
+    from emulator.store import postgresql, sqlite
+
+    with reading(address) as connection:
+        return postgresql.check(connection) if isinstance(address, DatabaseURL) else sqlite.check(connection)
+
+
+def upgrade(address: Address) -> Path | None:
+    """Bring a database that no server has open up to date; the copy of before, if one was made.
+
+    Raises DatabaseError.
+    """
+    from emulator.store import postgresql, sqlite
+
+    if isinstance(address, DatabaseURL):
+        postgresql.upgrade(address)
+        return None
+    return sqlite.upgrade(address)
+
+
+def one_line(error: Exception) -> str:
+    """What a database, or the way to it, says is wrong."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

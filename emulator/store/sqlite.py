@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
-from emulator.store.database import DatabaseError, reading
+from emulator.store.database import DatabaseError
 from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
 from emulator.store.schema import REVISION
 
@@ -174,7 +174,7 @@ def lock(path: Path) -> IO[str]:
         file.close()
         raise DatabaseError(
             f"{path}: another server (process {owner or 'unknown'}) has this file open; "
-            "stop it, or name another --database"
+            "stop it, or name another --database; several servers at once need PostgreSQL, --database postgresql://…"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -232,17 +232,12 @@ def backup(path: Path, target: Path) -> Path:
     return target
 
 
-def check(path: Path) -> list[str]:
-    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
-
-    Raises DatabaseError if it cannot be read at all.
-    """
-    with reading(path) as connection:
-        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
-        problems += [
-            f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
-        ]
-    return problems
+def check(connection: Connection) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is."""
+    problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+    return problems + [
+        f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
+    ]
 
 
 @contextmanager

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
+from emulator.address import Address
 from emulator.store import changes
 from emulator.store.changes import OpenTrajectory
 from emulator.store.database import open_database
@@ -36,7 +36,7 @@ def now() -> int:
 class Store:
     """Trajectories, turns and client tokens, in a database that this process alone writes to."""
 
-    def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
+    def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
         self._create_trajectories = create_trajectories

@@ -18,10 +18,10 @@ from sqlalchemy import create_engine
 
 from emulator.settings import Settings
 from emulator.store import DatabaseError, migrations
-from emulator.store.database import read_engine
+from emulator.store.database import check, read_engine
 from emulator.store.migrations import migrate
 from emulator.store.schema import REVISION, metadata
-from emulator.store.sqlite import SQLite, backup, check
+from emulator.store.sqlite import SQLite, backup
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
 from tests.raw_client import RawClient

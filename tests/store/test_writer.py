@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from emulator.store import changes
-from emulator.store.sqlite import SQLite, check
+from emulator.store.database import check
+from emulator.store.sqlite import SQLite
 from emulator.store.writer import MAX_BATCH, StoreError, Writer
 from emulator.trajectory import InvalidTransition, Status, TurnStatus, UnknownTrajectory
 from tests.conftest import JOB_ARN
