@@ -229,7 +229,7 @@ def _driver() -> Any:
         import psycopg
     except ImportError as error:
         raise DatabaseError(
-            f"PostgreSQL needs psycopg ({error}): pip install 'job-runtime-local[postgresql]'"
+            f"PostgreSQL needs psycopg ({one_line(error)}): pip install 'job-runtime-local[postgresql]'"
         ) from None
     return psycopg
 
