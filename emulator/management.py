@@ -48,9 +48,9 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
 # An ARN has no other slashes than these; a trajectory id may have any.
-_ARN = r"(?P<job_arn>arn:[^/]*:job/[^/]+/[^/]+)"
-_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>.+)")
-_TURN = re.compile(_ARN + r"/(?P<trajectory_id>.+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
+_ARN = r"(?P<job_arn>arn:[^/\0]*:job/[^/\0]+/[^/\0]+)"
+_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)")
+_TURN = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
 #: What no header can carry, so that no Sample could ever find the trajectory.
 _NO_HEADER = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
