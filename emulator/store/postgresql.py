@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from emulator.address import DatabaseURL
+from emulator.store import migrations
 from emulator.store.database import DatabaseError, one_line
-from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
-from emulator.store.schema import REVISION, metadata
+from emulator.store.schema import metadata
 
 if TYPE_CHECKING:
     import psycopg
@@ -164,8 +164,7 @@ def _begin_serving(connection: psycopg.Connection[Any]) -> None:
     )
     connection.execute(f"SELECT pg_advisory_lock_shared{_SERVING}".encode())
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if row is None or row[0] != REVISION:
-        raise DatabaseError(f"its tables are of revision {row and row[0]} now, not {REVISION}: restart the server")
+    migrations.require_unchanged(None if row is None else row[0])
 
 
 def bring_up_to_date(connection: Connection) -> None:
@@ -175,17 +174,24 @@ def bring_up_to_date(connection: Connection) -> None:
     """
     with connection.begin():
         connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
-        found = revision(connection)
+        found = migrations.revision(connection)
         if found is None:
-            make_tables(connection)
-        elif is_older(found):
+            _require_unicode(connection)
+            migrations.make_tables(connection)
+        elif migrations.is_older(found):
             if not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")):
                 raise DatabaseError(
                     f"its tables are of revision {found}, and other servers use it: "
                     "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
                 )
-            upgrade_tables(connection, found)
-            log.info("upgraded the database from revision %s to %s", found, REVISION)
+            migrations.upgrade_tables(connection, found)
+            log.info("upgraded the database from revision %s", found)
+
+
+def _require_unicode(connection: Connection) -> None:
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise DatabaseError(f"its encoding is {encoding}, which cannot hold every text: create it with ENCODING 'UTF8'")
 
 
 def read_engine(url: DatabaseURL) -> Engine:
@@ -193,7 +199,7 @@ def read_engine(url: DatabaseURL) -> Engine:
     with _explained(url):
         it = engine(url, PATIENT_READER)
         with it.connect() as connection:
-            require_current(connection)
+            migrations.require_current(connection)
     return it
 
 
