@@ -9,16 +9,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Compiled,
-    Connection,
     Text,
-    Update,
     bindparam,
     case,
     delete,
@@ -31,6 +27,7 @@ from sqlalchemy import (
 
 from emulator.store.prefixes import LastRequests
 from emulator.store.schema import client_tokens, jobs, trajectories, turns
+from emulator.store.statements import Statement, Transaction
 from emulator.trajectory import (
     Event,
     Status,
@@ -91,22 +88,24 @@ def _text(status: Status | TurnStatus) -> ColumnElement[str]:
 
 # ASSUMED: a turn whose answer ends after the seal goes to its client, but does not count.
 #: The write itself looks at the trajectory's status.
-_APPEND = insert(turns).from_select(
-    Turn._fields,
-    select(
-        *(
-            case(
-                (trajectories.c.status == _text(Status.OPEN), _parameter("status")),
-                (_parameter("status") == _text(TurnStatus.COMPLETED), _text(TurnStatus.DISCARDED)),
-                else_=_parameter("status"),
+_APPEND = Statement(
+    insert(turns).from_select(
+        Turn._fields,
+        select(
+            *(
+                case(
+                    (trajectories.c.status == _text(Status.OPEN), _parameter("status")),
+                    (_parameter("status") == _text(TurnStatus.COMPLETED), _text(TurnStatus.DISCARDED)),
+                    else_=_parameter("status"),
+                )
+                if name == "status"
+                else _parameter(name)
+                for name in Turn._fields
             )
-            if name == "status"
-            else _parameter(name)
-            for name in Turn._fields
         )
+        .where(trajectories.c.id == _parameter("trajectory"))
+        .with_for_update(key_share=True),  # SQLite has one writer, and ignores it
     )
-    .where(trajectories.c.id == _parameter("trajectory"))
-    .with_for_update(key_share=True),  # SQLite has one writer, and ignores it
 )
 
 
@@ -114,36 +113,21 @@ class TrajectoryGone(Exception):
     """Everything was reset while a turn was under way."""
 
 
-class AppendTurns:
-    """Appends turns, their requests without what they share with earlier ones (see `prefixes`)."""
+def append_turns(transaction: Transaction, last_requests: LastRequests, appended: Sequence[Turn]) -> int:
+    """Append turns, their requests without what they share with the last ones; how many bytes that took.
 
-    def __init__(self, last_requests: LastRequests) -> None:
-        self._last_requests = last_requests
-        self._compiled: Compiled | None = None
-
-    def __call__(self, connection: Connection, appended: Sequence[Turn]) -> int:
-        """Append turns; the number of bytes that this took. Raises TrajectoryGone."""
-        if self._compiled is None:
-            # Handed to the driver as it is: SQLAlchemy's way from parameters to rows costs as much as SQLite's insert.
-            self._compiled = _APPEND.compile(dialect=connection.dialect)
-            positions = getattr(self._compiled, "positiontup", None)
-            self._order = itemgetter(*map(Turn._fields.index, positions)) if positions else None
-        size, rows = 0, []
-        for turn in appended:
-            stored = self._last_requests.shorten(turn.trajectory, turn.number, turn.request)
-            size += len(stored.request) + len(turn.response)
-            row = turn._replace(base=stored.base, shared=stored.shared, request=stored.request)
-            rows.append(self._order(row) if self._order else row._asdict())
-        done = connection.exec_driver_sql(
-            self._compiled.string, rows, execution_options={"preserve_rowcount": True}
-        ).rowcount
-        if done != len(rows):
-            raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
-        return size
-
-    def forget(self) -> None:
-        """What was appended may not have been committed: the next turns share nothing with it."""
-        self._last_requests.clear()
+    Raises TrajectoryGone.
+    """
+    size, rows = 0, []
+    for turn in appended:
+        stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
+        size += len(stored.request) + len(turn.response)
+        row = turn._asdict()
+        row["base"], row["shared"], row["request"] = stored.base, stored.shared, stored.request
+        rows.append(row)
+    if transaction.run_many(_APPEND, rows) != len(rows):
+        raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
+    return size
 
 
 _key = (
@@ -151,68 +135,88 @@ _key = (
     trajectories.c.trajectory_id == bindparam("trajectory_id"),
 )
 
-#: Statements are made once: to make one costs more than to run it.
-_FIND = select(trajectories.c.id, trajectories.c.status).where(*_key).with_for_update(key_share=True)
+_FIND = Statement(select(trajectories.c.id, trajectories.c.status).where(*_key).with_for_update(key_share=True))
 
-_FIND_WITH_NUMBER = select(
-    trajectories.c.id,
-    trajectories.c.status,
-    select(func.coalesce(func.max(turns.c.number) + 1, 0))
-    .where(turns.c.trajectory == trajectories.c.id)
-    .scalar_subquery(),
-).where(*_key)
+_FIND_WITH_NUMBER = Statement(
+    select(
+        trajectories.c.id,
+        trajectories.c.status,
+        select(func.coalesce(func.max(turns.c.number) + 1, 0))
+        .where(turns.c.trajectory == trajectories.c.id)
+        .scalar_subquery(),
+    ).where(*_key)
+)
 
-_CREATE = insert(trajectories).values(status=Status.OPEN.value).returning(trajectories.c.id)
+_CREATE = Statement(
+    insert(trajectories)
+    .values(
+        job_arn=bindparam("job_arn"),
+        trajectory_id=bindparam("trajectory_id"),
+        status=Status.OPEN.value,
+        created_at=bindparam("now"),
+    )
+    .returning(trajectories.c.id)
+)
 
-_TAKE_NUMBER = (
+_TAKE_NUMBER = Statement(
     update(trajectories)
     .where(*_key, trajectories.c.status == Status.OPEN.value)
     .values(next_number=trajectories.c.next_number + 1)
     .returning(trajectories.c.id, trajectories.c.next_number - 1)
 )
 
-_COUNT_COMPLETED = select(func.count()).where(
-    turns.c.trajectory == bindparam("id"), turns.c.status == TurnStatus.COMPLETED.value
+_COUNT_COMPLETED = Statement(
+    select(func.count()).where(
+        turns.c.trajectory == bindparam("trajectory"), turns.c.status == TurnStatus.COMPLETED.value
+    )
 )
 
 # The old status stands in the condition: a change that somebody else made in between is never overwritten.
-_SEAL = (
-    update(trajectories)
-    .where(trajectories.c.id == bindparam("key"), trajectories.c.status == bindparam("old"))
-    .values(status=bindparam("new"), completion=bindparam("new"), completed_at=bindparam("now"))
-)
-_REWARD = (
-    update(trajectories)
-    .where(trajectories.c.id == bindparam("key"), trajectories.c.status == bindparam("old"))
-    .values(status=bindparam("new"), rewards=bindparam("given"), rewarded_at=bindparam("now"))
+_move = update(trajectories).where(trajectories.c.id == bindparam("id_"), trajectories.c.status == bindparam("old"))
+
+_SEAL = Statement(_move.values(status=bindparam("new"), completion=bindparam("new"), completed_at=bindparam("now")))
+
+_REWARD = Statement(
+    _move.values(
+        status=bindparam("new"),
+        rewards=bindparam("given", type_=trajectories.c.rewards.type),
+        rewarded_at=bindparam("now"),
+    )
 )
 
-_FIND_JOB = select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn"))
+_FIND_JOB = Statement(select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn")))
 
-_FIND_TOKEN = select(client_tokens.c.parameters).where(
-    client_tokens.c.operation == bindparam("operation"),
-    client_tokens.c.job_arn == bindparam("job_arn"),
-    client_tokens.c.token == bindparam("token"),
+_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")))
+
+_FIND_TOKEN = Statement(
+    select(client_tokens.c.parameters).where(
+        client_tokens.c.operation == bindparam("operation"),
+        client_tokens.c.job_arn == bindparam("job_arn"),
+        client_tokens.c.token == bindparam("token"),
+    )
 )
-_KEEP_TOKEN = insert(client_tokens)
+
+_KEEP_TOKEN = Statement(insert(client_tokens))
+
+_RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, jobs)]
 
 
 def open_trajectory(
-    connection: Connection, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
+    transaction: Transaction, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
 ) -> OpenTrajectory:
     """Find a trajectory, or create it if that is allowed.
 
     Raises UnknownJob, UnknownTrajectory.
     """
-    row = connection.execute(_FIND_WITH_NUMBER, {"job_arn": job_arn, "trajectory_id": trajectory_id}).one_or_none()
+    row = transaction.row(_FIND_WITH_NUMBER, job_arn=job_arn, trajectory_id=trajectory_id)
     if row is not None:
         return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
-    _check_may_create(connection, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
-    return _create(connection, job_arn, trajectory_id, now)
+    _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+    return _create(transaction, job_arn, trajectory_id, now)
 
 
 def take_number(
-    connection: Connection, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
+    transaction: Transaction, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
 ) -> tuple[OpenTrajectory, int]:
     """Have the database give a turn its number, where other processes take turns too; create the trajectory if allowed.
 
@@ -221,30 +225,32 @@ def take_number(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition.
     """
     key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
-    row = connection.execute(_TAKE_NUMBER, key).one_or_none()
+    row = transaction.row(_TAKE_NUMBER, **key)
     if row is None:
-        sealed = connection.execute(_FIND, key).one_or_none()
+        sealed = transaction.row(_FIND, **key)
         if sealed is not None:
-            transition(trajectory_id, Status(sealed.status), Event.SAMPLE)  # raises
-        _check_may_create(connection, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
-        _create(connection, job_arn, trajectory_id, now)
-        row = connection.execute(_TAKE_NUMBER, key).one()
+            transition(trajectory_id, Status(sealed[1]), Event.SAMPLE)  # raises
+        _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+        _create(transaction, job_arn, trajectory_id, now)
+        (row,) = transaction.rows(_TAKE_NUMBER, **key)
     return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1), row[1]
 
 
-def register_job(connection: Connection, *, job_arn: str, now: int) -> None:
+def register_job(transaction: Transaction, *, job_arn: str, now: int) -> None:
     """Make a job known. Registering it again changes nothing."""
-    if connection.scalar(_FIND_JOB, {"job_arn": job_arn}) is None:
-        connection.execute(insert(jobs).values(job_arn=job_arn, created_at=now))
+    if transaction.row(_FIND_JOB, job_arn=job_arn) is None:
+        transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
 
 
-def register_trajectory(connection: Connection, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
+def register_trajectory(transaction: Transaction, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
     """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing. Raises UnknownJob."""
-    open_trajectory(connection, job_arn=job_arn, trajectory_id=trajectory_id, may_create=True, any_job=any_job, now=now)
+    open_trajectory(
+        transaction, job_arn=job_arn, trajectory_id=trajectory_id, may_create=True, any_job=any_job, now=now
+    )
 
 
 def complete_rollout(
-    connection: Connection,
+    transaction: Transaction,
     *,
     job_arn: str,
     trajectory_id: str,
@@ -257,19 +263,19 @@ def complete_rollout(
 
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused.
     """
-    row = _require(connection, job_arn, trajectory_id, any_job=any_job)
+    id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
     used = _TokenUse("CompleteRollout", job_arn, client_token, _digest(trajectory_id, completion))
-    if used.was_seen(connection):
-        return Status(row.status)
+    if used.was_seen(transaction):
+        return status
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
-    target = transition(trajectory_id, Status(row.status), event)
-    _move(connection, _SEAL, row, {"new": target.value, "now": now})
-    used.remember(connection, row.id)
+    target = transition(trajectory_id, status, event)
+    _move_to(transaction, _SEAL, id_, status, new=target.value, now=now)
+    used.remember(transaction, id_)
     return target
 
 
 def update_reward(
-    connection: Connection,
+    transaction: Transaction,
     *,
     job_arn: str,
     trajectory_id: str,
@@ -282,21 +288,22 @@ def update_reward(
 
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused.
     """
-    row = _require(connection, job_arn, trajectory_id, any_job=any_job)
+    id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
     used = _TokenUse("UpdateReward", job_arn, client_token, _digest(trajectory_id, list(rewards)))
-    if used.was_seen(connection):
-        return Status(row.status)
-    target = transition(trajectory_id, Status(row.status), Event.UPDATE_REWARD)
-    check_rewards(rewards, connection.scalar(_COUNT_COMPLETED, {"id": row.id}) or 0)
-    _move(connection, _REWARD, row, {"new": target.value, "given": list(rewards), "now": now})
-    used.remember(connection, row.id)
+    if used.was_seen(transaction):
+        return status
+    target = transition(trajectory_id, status, Event.UPDATE_REWARD)
+    ((completed,),) = transaction.rows(_COUNT_COMPLETED, trajectory=id_)
+    check_rewards(rewards, completed)
+    _move_to(transaction, _REWARD, id_, status, new=target.value, given=json.dumps(list(rewards)), now=now)
+    used.remember(transaction, id_)
     return target
 
 
-def reset(connection: Connection) -> None:
+def reset(transaction: Transaction) -> None:
     """Forget everything."""
-    for table in (client_tokens, turns, trajectories, jobs):
-        connection.execute(delete(table))
+    for statement in _RESET:
+        transaction.run(statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,28 +315,24 @@ class _TokenUse:
     token: str | None
     parameters: str
 
-    def was_seen(self, connection: Connection) -> bool:
+    def was_seen(self, transaction: Transaction) -> bool:
         # ASSUMED: with the same parameters a token repeats, with others it conflicts; it is kept with its trajectory.
         if self.token is None:
             return False
-        known = connection.scalar(
-            _FIND_TOKEN, {"operation": self.operation, "job_arn": self.job_arn, "token": self.token}
-        )
-        if known is not None and known != self.parameters:
+        known = transaction.row(_FIND_TOKEN, operation=self.operation, job_arn=self.job_arn, token=self.token)
+        if known is not None and known[0] != self.parameters:
             raise TokenReused(self.token)
         return known is not None
 
-    def remember(self, connection: Connection, trajectory: int) -> None:
+    def remember(self, transaction: Transaction, trajectory: int) -> None:
         if self.token is not None:
-            connection.execute(
+            transaction.run(
                 _KEEP_TOKEN,
-                {
-                    "operation": self.operation,
-                    "job_arn": self.job_arn,
-                    "token": self.token,
-                    "parameters": self.parameters,
-                    "trajectory": trajectory,
-                },
+                operation=self.operation,
+                job_arn=self.job_arn,
+                token=self.token,
+                parameters=self.parameters,
+                trajectory=trajectory,
             )
 
 
@@ -337,36 +340,35 @@ def _digest(*parameters: object) -> str:
     return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
 
-def _require(connection: Connection, job_arn: str, trajectory_id: str, *, any_job: bool) -> Any:
-    row = connection.execute(_FIND, {"job_arn": job_arn, "trajectory_id": trajectory_id}).one_or_none()
+def _require(transaction: Transaction, job_arn: str, trajectory_id: str, *, any_job: bool) -> tuple[int, Status]:
+    row = transaction.row(_FIND, job_arn=job_arn, trajectory_id=trajectory_id)
     if row is None:
         if not any_job:
-            _require_job(connection, job_arn)
+            _require_job(transaction, job_arn)
         raise UnknownTrajectory(job_arn, trajectory_id)
-    return row
+    return row[0], Status(row[1])
 
 
-def _require_job(connection: Connection, job_arn: str) -> None:
-    if connection.scalar(_FIND_JOB, {"job_arn": job_arn}) is None:
+def _require_job(transaction: Transaction, job_arn: str) -> None:
+    if transaction.row(_FIND_JOB, job_arn=job_arn) is None:
         raise UnknownJob("Could not find job")
 
 
 def _check_may_create(
-    connection: Connection, job_arn: str, trajectory_id: str, *, may_create: bool, any_job: bool
+    transaction: Transaction, job_arn: str, trajectory_id: str, *, may_create: bool, any_job: bool
 ) -> None:
     if not any_job:
-        _require_job(connection, job_arn)
+        _require_job(transaction, job_arn)
     # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
     if not may_create:
         raise UnknownTrajectory(job_arn, trajectory_id)
 
 
-def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
-    values = {"job_arn": job_arn, "trajectory_id": trajectory_id, "created_at": now}
-    id_ = connection.execute(_CREATE, values).scalar_one()
+def _create(transaction: Transaction, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
+    ((id_,),) = transaction.rows(_CREATE, job_arn=job_arn, trajectory_id=trajectory_id, now=now)
     return OpenTrajectory(id_, (job_arn, trajectory_id), Status.OPEN, 0)
 
 
-def _move(connection: Connection, statement: Update, row: Any, values: dict[str, Any]) -> None:
-    changed = connection.execute(statement, {"key": row.id, "old": row.status, **values})
-    assert changed.rowcount == 1, "the row is locked, or the writer is the only one that changes it"
+def _move_to(transaction: Transaction, statement: Statement, id_: int, old: Status, **values: Any) -> None:
+    changed = transaction.run(statement, id_=id_, old=old.value, **values)
+    assert changed == 1, "the row is locked, or the writer is the only one that changes it"

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
+from emulator.address import Address, DatabaseURL
+from emulator.store.statements import Transaction
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,13 +30,14 @@ class DatabaseUnavailable(Exception):
 class Database(Protocol):
     """A database as the store uses it: opened once, closed once."""
 
+    Error: type[Exception]  #: what its driver raises
     is_shared: bool  #: whether other processes write to it too
     backup: Path | None  #: the copy of before, where opening had to upgrade and could make one
 
     def open(self) -> None:
         """Bring it up to date. Raises DatabaseError."""
 
-    def run(self, work: Callable[[Connection], T], deadline: float) -> T:
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:
         """Do `work` in a transaction that is committed when this returns; never two at once.
 
         Where the connection can be lost, `work` is done again until `deadline`, in seconds of `time.monotonic`.
@@ -50,28 +54,61 @@ class Database(Protocol):
         """Let it go."""
 
 
-def open_database(address: Path | None, durability: str) -> Database:
+def open_database(address: Address | None, durability: str) -> Database:
     """The database at an address, not opened yet; None: one in memory, of this process alone."""
+    if isinstance(address, DatabaseURL):
+        from emulator.store.postgresql import PostgreSQL
+
+        return PostgreSQL(address)
     from emulator.store.sqlite import SQLite
 
     return SQLite(address, durability)
 
 
-def read_engine(address: Path) -> Engine:
+def read_engine(address: Address) -> Engine:
     """An engine that reads a database, whether a server has it open or not. Raises DatabaseError."""
-    from emulator.store import sqlite
+    from emulator.store import postgresql, sqlite
 
-    return sqlite.read_engine(address)
+    return postgresql.read_engine(address) if isinstance(address, DatabaseURL) else sqlite.read_engine(address)
 
 
 @contextmanager
-def reading(address: Path) -> Iterator[Connection]:
+def reading(address: Address) -> Iterator[Connection]:
     """A connection that reads a database, as `read_engine` has it.
 
-    Raises DatabaseError, also where a query of the block finds the database damaged.
+    Raises DatabaseError, also where a query of the block finds the database damaged, or gone.
     """
     with read_engine(address).connect() as connection:
         try:
             yield connection
         except SQLDatabaseError as error:
-            raise DatabaseError(f"{address}: {error.orig}; --database names another file") from error
+            raise DatabaseError(f"{address}: {one_line(error)}; --database names another") from error
+
+
+def check(address: Address) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
+
+    Raises DatabaseError if it cannot be read at all.
+    """
+    from emulator.store import postgresql, sqlite
+
+    with reading(address) as connection:
+        return postgresql.check(connection) if isinstance(address, DatabaseURL) else sqlite.check(connection)
+
+
+def upgrade(address: Address) -> Path | None:
+    """Bring a database that no server has open up to date; the copy of before, if one was made.
+
+    Raises DatabaseError.
+    """
+    from emulator.store import postgresql, sqlite
+
+    if isinstance(address, DatabaseURL):
+        postgresql.upgrade(address)
+        return None
+    return sqlite.upgrade(address)
+
+
+def one_line(error: Exception) -> str:
+    """What a database, or the way to it, says is wrong."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

@@ -25,6 +25,9 @@ REVISION = "0002"
 
 metadata = MetaData()
 
+#: SQLite counts rows up by itself only in what it calls INTEGER, which has 64 bits there.
+_ROW = BigInteger().with_variant(Integer, "sqlite")
+
 #: Jobs that somebody registered; samples for others are accepted unless `--jobs strict`.
 jobs = Table(
     "jobs",
@@ -36,7 +39,7 @@ jobs = Table(
 trajectories = Table(
     "trajectories",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ROW, primary_key=True),
     Column("job_arn", Text, nullable=False),
     Column("trajectory_id", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -66,10 +69,10 @@ trajectories = Table(
 turns = Table(
     "turns",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ROW, primary_key=True),
     Column(
         "trajectory",
-        Integer,
+        _ROW,
         ForeignKey("trajectories.id", ondelete="CASCADE"),
         nullable=False,
     ),
@@ -101,7 +104,7 @@ client_tokens = Table(
     Column("parameters", Text, nullable=False),  # their digest
     Column(
         "trajectory",
-        Integer,
+        _ROW,
         ForeignKey("trajectories.id", ondelete="CASCADE"),
         nullable=False,
         index=True,

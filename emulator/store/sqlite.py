@@ -17,9 +17,10 @@ from uuid import uuid4
 from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
-from emulator.store.database import DatabaseError, reading
+from emulator.store.database import DatabaseError
 from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
 from emulator.store.schema import REVISION
+from emulator.store.statements import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,7 +44,9 @@ class SQLite:
         self._lock: IO[str] | None = None
         self.is_shared = False
         self.backup: Path | None = None
+        self.Error: type[Exception] = sqlite3.Error
         self._engine: Engine | None = None
+        self.driver: Any = None  # the only connection that writes
 
     def open(self) -> None:
         """Lock the file, and bring it up to date. Raises DatabaseError."""
@@ -51,24 +54,32 @@ class SQLite:
             self._lock = lock(self.path)
         try:
             self._engine = self._write_engine()
-            with _explained(self.path):
-                self.connection = self._engine.connect()
-                revision(self.connection)  # raises for a file of something else, which then stays as it was
-                self.connection.rollback()
-                _execute(self.connection, "PRAGMA journal_mode = WAL")
-                self.backup = bring_up_to_date(self.connection, self.path)
+            with _explained(self.path), self._engine.connect() as connection:
+                revision(connection)  # raises for a file of something else, which then stays as it was
+                connection.rollback()
+                _execute(connection, "PRAGMA journal_mode = WAL")
+                self.backup = bring_up_to_date(connection, self.path)
+            self.driver = self._engine.raw_connection().driver_connection
+            self._transaction = Transaction(self._engine.dialect, self.driver)
         except BaseException:
             self.close()
             raise
 
-    def run(self, work: Callable[[Connection], T], deadline: float) -> T:  # noqa: ARG002  # a file is not lost
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:  # noqa: ARG002  # a file is always there
         """Do `work` in a transaction that is committed when this returns. Raises what `work` raises."""
-        with self.connection.begin():
-            return work(self.connection)
+        self.driver.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._transaction)
+            self.driver.execute("COMMIT")
+        except BaseException:
+            if self.driver.in_transaction:  # some errors end it by themselves
+                self.driver.execute("ROLLBACK")
+            raise
+        return result
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as readers allow."""
-        _execute(self.connection, "PRAGMA wal_checkpoint(PASSIVE)")
+        self.driver.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
@@ -176,7 +187,7 @@ def lock(path: Path) -> IO[str]:
         file.close()
         raise DatabaseError(
             f"{path}: another server (process {owner or 'unknown'}) has this file open; "
-            "stop it, or name another --database"
+            "stop it, or name another --database; several servers at once need PostgreSQL, --database postgresql://…"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -234,17 +245,12 @@ def backup(path: Path, target: Path) -> Path:
     return target
 
 
-def check(path: Path) -> list[str]:
-    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
-
-    Raises DatabaseError if it cannot be read at all.
-    """
-    with reading(path) as connection:
-        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
-        problems += [
-            f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
-        ]
-    return problems
+def check(connection: Connection) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is."""
+    problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+    return problems + [
+        f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
+    ]
 
 
 @contextmanager

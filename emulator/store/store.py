@@ -6,15 +6,16 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
+from emulator.address import Address
 from emulator.store import changes
 from emulator.store.changes import Key, OpenTrajectory, Turn
 from emulator.store.database import open_database
+from emulator.store.statements import Transaction
 from emulator.store.writer import Writer
 from emulator.trajectory import Event, Status, transition
 
@@ -36,7 +37,7 @@ def now() -> int:
 class Store:
     """Trajectories, turns and client tokens, in a database that this process alone writes to."""
 
-    def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
+    def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
         self._create_trajectories = create_trajectories
@@ -182,12 +183,12 @@ class Store:
 
         moved = self._writer.change(
             (job_arn, trajectory_id),
-            lambda connection: change(connection, job_arn=job_arn, trajectory_id=trajectory_id, **parameters),
+            lambda transaction: change(transaction, job_arn=job_arn, trajectory_id=trajectory_id, **parameters),
         )
         moved.add_done_callback(note)
         await asyncio.shield(moved)  # a client that goes away does not take the change back
 
     async def _change(
-        self, key: Key, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, key: Key, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await self._writer.change(key, lambda connection: change(connection, *args, **kwargs))
+        return await self._writer.change(key, lambda transaction: change(transaction, *args, **kwargs))

@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
-
-from emulator.store.changes import AppendTurns, Key, TrajectoryGone, Turn
+from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
 from emulator.store.database import Database, DatabaseUnavailable
 from emulator.store.prefixes import LastRequests
+from emulator.store.statements import Transaction
 from emulator.trajectory import TrajectoryError
 
 T = TypeVar("T")
@@ -49,7 +46,7 @@ class _Write:
 
     key: Key  #: the trajectory's; empty for what concerns none or all
     turn: Turn | None
-    change: Callable[[Connection], Any] | None
+    change: Callable[[Transaction], Any] | None
     future: asyncio.Future[Any]
     queued_at: float
 
@@ -62,7 +59,7 @@ class Writer:
         self._database = database
         self._patience = patience
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._append_turns = AppendTurns(LastRequests())
+        self._last_requests = LastRequests()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._unmoved_bytes = 0
@@ -73,7 +70,7 @@ class Writer:
         """Append a turn; the future is done when it is committed, and may raise StoreError."""
         return self._submit(key, turn, None)
 
-    def change(self, key: Key, change: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def change(self, key: Key, change: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Run a change; the future has its result once it is committed, or raises its error, or StoreError."""
         return self._submit(key, None, change)
 
@@ -84,7 +81,7 @@ class Writer:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def _submit(self, key: Key, turn: Turn | None, change: Callable[[Connection], Any] | None) -> asyncio.Future[Any]:
+    def _submit(self, key: Key, turn: Turn | None, change: Callable[[Transaction], Any] | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreError("the server is stopping"))
@@ -127,25 +124,24 @@ class Writer:
             batch.sort(key=lambda write: write.key)
         deadline = batch[0].queued_at + self._patience
         try:
-            return self._database.run(lambda connection: self._execute(connection, batch), deadline)
+            return self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
         except DatabaseUnavailable as error:
             now = time.monotonic()
             late = [write for write in batch if write.queued_at + self._patience <= now]
             rest = [write for write in batch if write.queued_at + self._patience > now]
-            outcomes: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late]
-            return outcomes + self._commit(rest) if rest else outcomes
+            outcomes: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
+            return outcomes + self._commit(rest) if late and rest else outcomes
         except Exception as error:
             if len(batch) > 1:
                 # Whatever one of them did must not take the others with it.
                 return [outcome for write in batch for outcome in self._commit([write])]
             if isinstance(error, TrajectoryGone):
                 return [(batch[0], StoreError(str(error)))]
-            if not isinstance(error, SQLAlchemyError):
+            if not isinstance(error, self._database.Error):
                 log.exception("a write failed")
-            cause = getattr(error, "orig", None) or error
-            return [(batch[0], StoreError(f"The database could not be written: {cause}"))]
+            return [(batch[0], StoreError(f"The database could not be written: {error}"))]
 
-    def _execute(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         outcomes: list[tuple[_Write, Any]] = []
         turns: list[Turn] = []
         try:
@@ -154,21 +150,21 @@ class Writer:
                     turns.append(write.turn)
                     outcomes.append((write, None))
                     continue
-                self._append(connection, turns)  # order matters: what came before a seal counts
+                self._append(transaction, turns)  # order matters: what came before a seal counts
                 assert write.change is not None
                 try:
-                    outcomes.append((write, write.change(connection)))
+                    outcomes.append((write, write.change(transaction)))
                 except TrajectoryError as error:  # raised before anything was written
                     outcomes.append((write, error))
-            self._append(connection, turns)
+            self._append(transaction, turns)
         except BaseException:
-            self._append_turns.forget()
+            self._last_requests.clear()  # what they were to share with may not be there
             raise
         return outcomes
 
-    def _append(self, connection: Connection, turns: list[Turn]) -> None:
+    def _append(self, transaction: Transaction, turns: list[Turn]) -> None:
         if turns:
-            self._unmoved_bytes += self._append_turns(connection, turns)
+            self._unmoved_bytes += append_turns(transaction, self._last_requests, turns)
             turns.clear()
 
     def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
@@ -182,7 +178,7 @@ class Writer:
         self._unmoved_bytes = 0
         try:
             self._database.checkpoint()
-        except (SQLAlchemyError, sqlite3.Error) as error:  # a full disk, say: the log keeps what it holds
+        except self._database.Error as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,11 +16,11 @@ import pytest
 from sqlalchemy import create_engine
 
 from emulator.settings import Settings
-from emulator.store import DatabaseError, migrations
-from emulator.store.database import read_engine
+from emulator.store import DatabaseError
+from emulator.store.database import check, read_engine
 from emulator.store.migrations import migrate
 from emulator.store.schema import REVISION, metadata
-from emulator.store.sqlite import SQLite, backup, check
+from emulator.store.sqlite import SQLite, backup
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
 from tests.raw_client import RawClient
@@ -180,26 +179,6 @@ def test_a_server_that_was_killed_leaves_the_file_free(database: Path) -> None:
 
 
 # Upgrades
-
-
-@pytest.fixture
-def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A version of the program that knows one more migration; its migrations."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(migrations.folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "9999_next.py").write_text(
-        f"""
-import sqlalchemy as sa
-from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", {REVISION!r}, None, None
-def upgrade():
-    op.add_column("jobs", sa.Column("note", sa.Text))
-    op.execute("UPDATE trajectories SET created_at = 7")
-"""
-    )
-    monkeypatch.setattr(migrations, "folder", lambda: folder)
-    monkeypatch.setattr(migrations, "REVISION", "9999")
-    return folder
 
 
 def of_this_version(path: Path) -> bytes:

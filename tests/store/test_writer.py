@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
 
 from emulator.store import Turn, changes
-from emulator.store.sqlite import SQLite, check
+from emulator.store.database import check
+from emulator.store.sqlite import SQLite
+from emulator.store.statements import Transaction
 from emulator.store.writer import MAX_BATCH, StoreError, Writer
 from emulator.trajectory import InvalidTransition, Status, TurnStatus, UnknownTrajectory
 from tests.conftest import JOB_ARN
@@ -78,11 +79,9 @@ def append(writer: Writer, appended: Turn) -> asyncio.Future[None]:
     return writer.append((JOB_ARN, "t"), appended)
 
 
-def pragma(sqlite: SQLite, text_: str) -> None:
+def pragma(sqlite: SQLite, text: str) -> None:
     """Set something on the one write connection."""
-    cursor = sqlite.connection.connection.cursor()
-    cursor.execute(text_)
-    cursor.close()
+    sqlite.driver.execute(text).close()
 
 
 def test_what_is_acknowledged_is_there_for_others_to_read(database: Path) -> None:
@@ -145,8 +144,8 @@ def test_a_write_that_fails_does_not_take_its_batch_with_it(database: Path) -> N
 def test_a_change_that_breaks_half_way_leaves_nothing_behind_and_the_writer_goes_on(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def half_way(connection: Connection) -> None:
-        connection.execute(text("UPDATE trajectories SET trajectory_id = 'changed'"))
+    def half_way(transaction: Transaction) -> None:
+        transaction.driver.execute("UPDATE trajectories SET trajectory_id = 'changed'")
         raise RuntimeError("half way")
 
     async def body() -> None:
@@ -222,14 +221,12 @@ def test_a_log_that_cannot_be_moved_into_the_database_does_not_stop_the_writer(
     async def body() -> None:
         async with writer_on(database) as (writer, sqlite):
             trajectory = await open_trajectory(writer)
-            connection = sqlite.connection.connection.driver_connection
-            assert connection is not None
-            connection.set_authorizer(refuse_checkpoints)  # the disk is full, say
+            sqlite.driver.set_authorizer(refuse_checkpoints)  # the disk is full, say
             await append(writer, turn(trajectory, 0))
             warned = lambda: "could not be moved into the database" in caplog.text  # noqa: E731
             await asyncio.to_thread(eventually, warned, "a warning")
             await asyncio.wait_for(append(writer, turn(trajectory, 1)), PATIENCE)
-            connection.set_authorizer(None)
+            sqlite.driver.set_authorizer(None)
 
     asyncio.run(body())
     assert len(stored_turns(database, "t")) == 2
