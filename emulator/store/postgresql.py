@@ -98,8 +98,8 @@ class PostgreSQL:
         `connect` of the engine raises DatabaseError where another server has upgraded the database meanwhile.
         Raises DatabaseError.
         """
-        with _explained(self._url):
-            with engine(self._url, PATIENT).connect() as connection:
+        with explained(self._url):
+            with engine(self._url, PATIENT).begin() as connection:
                 bring_up_to_date(connection)
             writers = engine(self._url, _WRITER, _begin_serving)
             writers.connect().close()
@@ -168,24 +168,28 @@ def _begin_serving(connection: psycopg.Connection[Any]) -> None:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Make an empty database's tables, or upgrade an older one's, in one transaction; servers do so one at a time.
+    """Make an empty database's tables, or upgrade an older one's, in the caller's transaction; one server at a time.
 
     Raises DatabaseError for a database that is newer than this program, and for an older one that is being served.
     """
-    with connection.begin():
-        connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
-        found = migrations.revision(connection)
-        if found is None:
-            _require_unicode(connection)
-            migrations.make_tables(connection)
-        elif migrations.is_older(found):
-            if not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")):
-                raise DatabaseError(
-                    f"its tables are of revision {found}, and other servers use it: "
-                    "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
-                )
-            migrations.upgrade_tables(connection, found)
-            log.info("upgraded the database from revision %s", found)
+    connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
+    found = migrations.revision(connection)
+    if found is None:
+        _require_unicode(connection)
+        migrations.make_tables(connection)
+    elif migrations.is_older(found):
+        if not keep_others_out(connection):
+            raise DatabaseError(
+                f"its tables are of revision {found}, and other servers use it: "
+                "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
+            )
+        migrations.upgrade_tables(connection, found)
+        log.info("upgraded the database from revision %s", found)
+
+
+def keep_others_out(connection: Connection) -> bool:
+    """Let no server begin before the transaction ends; False where one is there already."""
+    return bool(connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")))
 
 
 def _require_unicode(connection: Connection) -> None:
@@ -196,7 +200,7 @@ def _require_unicode(connection: Connection) -> None:
 
 def read_engine(url: DatabaseURL) -> Engine:
     """An engine that reads a database, whether servers use it or not. Raises DatabaseError."""
-    with _explained(url):
+    with explained(url):
         it = engine(url, PATIENT_READER)
         with it.connect() as connection:
             migrations.require_current(connection)
@@ -205,7 +209,7 @@ def read_engine(url: DatabaseURL) -> Engine:
 
 def upgrade(url: DatabaseURL) -> None:
     """Bring a database that no server uses up to date. Raises DatabaseError."""
-    with _explained(url), engine(url, PATIENT).connect() as connection:
+    with explained(url), engine(url, PATIENT).begin() as connection:
         bring_up_to_date(connection)
 
 
@@ -260,7 +264,7 @@ def _set(session: Mapping[str, str]) -> bytes:
 
 
 @contextmanager
-def _explained(url: DatabaseURL) -> Iterator[None]:
+def explained(url: DatabaseURL) -> Iterator[None]:
     """Turn what PostgreSQL says, or the lack of it, into one line."""
     try:
         yield
