@@ -9,12 +9,25 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, func, insert, literal, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    Text,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from emulator.address import Address, DatabaseURL
 from emulator.store.database import DatabaseError, one_line, read_engine
-from emulator.store.schema import metadata, turns
+from emulator.store.schema import metadata, trajectories, turns
 
 #: What is in memory at once, a few times over; a row that has more is alone.
 BATCH_BYTES = 4 * 1024 * 1024
@@ -90,15 +103,15 @@ def _to_file(path: Path) -> Iterator[Connection]:
 
     is_new = not path.exists()
     database = SQLite(path, "full")
-    engine = database.open()
+    database.open()
     try:
-        with engine.begin() as connection:
+        with database.begin() as connection:
             yield connection
         is_new = False
     finally:
-        engine.dispose()
         if is_new:  # and nothing is in it
-            path.unlink()
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
         database.close()
 
 
@@ -131,8 +144,11 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 def _finish(connection: Connection) -> None:
     """Make the target one that goes on from here."""
-    # Columns that only one of the two kinds of database keeps up are filled in here.
     if connection.dialect.name == "postgresql":
+        # A file's only server counts by itself.
+        last = select(turns.c.trajectory, func.max(turns.c.number).label("number")).group_by(turns.c.trajectory).cte()
+        follows = update(trajectories).values(next_number=last.c.number + 1)
+        connection.execute(follows.where(trajectories.c.id == last.c.trajectory))
         for table in metadata.sorted_tables:
             if table.autoincrement_column is not None:
                 name = table.autoincrement_column.name

@@ -5,30 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from emulator.address import Address, DatabaseURL
+from emulator.store.statements import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
 
 
 class DatabaseError(Exception):
     """The database cannot be used; the message is one line that says why and what to do."""
 
 
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached; what was to be written may have to be asked for again."""
+
+
 class Database(Protocol):
     """A database as the store uses it: opened once, closed once."""
 
+    Error: type[Exception]  #: what its driver raises
     is_shared: bool  #: whether other processes write to it too
     backup: Path | None  #: the copy of before, where opening had to upgrade and could make one
-    checkpoint: Callable[[Connection], None] | None  #: what moves SQLite's log into its file; others have none
 
-    def open(self) -> Engine:
-        """Bring it up to date; an engine that has one connection at a time, for writing. Raises DatabaseError."""
+    def open(self) -> None:
+        """Bring it up to date. Raises DatabaseError."""
+
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:
+        """Do `work` in a transaction that is committed when this returns; never two at once.
+
+        Where the connection can be lost, `work` is done again until `deadline`, in seconds of `time.monotonic`.
+        Raises DatabaseUnavailable, and whatever `work` raises, having changed nothing.
+        """
+
+    def checkpoint(self) -> None:
+        """Do what is best done when there is nothing to write."""
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""

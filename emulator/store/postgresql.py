@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from emulator.address import DatabaseURL
 from emulator.store import migrations
-from emulator.store.database import DatabaseError, one_line
+from emulator.store.database import DatabaseError, DatabaseUnavailable, one_line
 from emulator.store.schema import metadata
+from emulator.store.statements import Transaction
 
 if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +88,14 @@ WHERE NOT convalidated AND relnamespace = current_schema()::regnamespace
 READERS = 4
 
 
+#: What goes away by itself: by SQLSTATE, or its class. Connections, a server that stops or starts, a standby's role,
+#: locks that were not to be had.
+_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "57P05", "25006", "25P03")
+
+#: Seconds between two attempts: the first pause, and the longest.
+_PAUSES = (0.02, 0.5)
+
+
 class PostgreSQL:
     """A PostgreSQL database, which other servers may write to at the same time."""
 
@@ -90,20 +104,88 @@ class PostgreSQL:
         self._url = url
         self.is_shared = True
         self.backup: Path | None = None  # an upgrade is one transaction; copies are pg_dump's
-        self.checkpoint: Callable[[Connection], None] | None = None
+        self._connection: psycopg.Connection[Any] | None = None
 
-    def open(self) -> Engine:
-        """Bring it up to date; an engine that makes a new connection each time, to write.
-
-        `connect` of the engine raises DatabaseError where another server has upgraded the database meanwhile.
-        Raises DatabaseError.
-        """
+    def open(self) -> None:
+        """Bring it up to date, and connect. Raises DatabaseError."""
         with explained(self._url):
             with engine(self._url, PATIENT).begin() as connection:
                 bring_up_to_date(connection)
-            writers = engine(self._url, _WRITER, _begin_serving)
-            writers.connect().close()
-        return writers
+                self._dialect = connection.dialect
+            self.Error: type[Exception] = _driver().Error
+            try:
+                self._connection = self._connect()
+            except self.Error as error:
+                raise DatabaseError(one_line(error)) from error
+
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:
+        """Do `work` in a transaction that is committed when this returns.
+
+        Where the connection is lost, or the database refuses for a reason that passes, `work` is done again until
+        `deadline`, in seconds of `time.monotonic`; never after a commit that took place although its answer was lost.
+        Raises DatabaseUnavailable, and whatever `work` raises, having changed nothing.
+        """
+        pause, longest = _PAUSES
+        waiting = False
+        unsure: _Unsure[T] | None = None
+        while True:
+            try:
+                connection = self._connection = self._connection or self._connect()
+                if waiting:
+                    log.warning("%s: is back", self._url)
+                    waiting = False
+                if unsure is not None:
+                    if _took_place(connection, unsure.transaction):
+                        return unsure.result
+                    unsure = None
+                unsure = self._attempt(connection, work)
+                connection.commit()
+                return unsure.result
+            except DatabaseError as error:  # another version's tables by now
+                self.close()
+                raise DatabaseUnavailable(f"{self._url}: {error}") from error
+            except self.Error as error:
+                if not self._passes(error):
+                    raise
+                reason = one_line(error)
+                if time.monotonic() >= deadline:
+                    raise DatabaseUnavailable(f"The database could not be reached: {reason}") from error
+                if self._connection is None and not waiting:
+                    waiting = True
+                    log.warning("%s: %s; trying again", self._url, reason)
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, longest)
+
+    def _attempt(self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T]) -> _Unsure[T]:
+        """Do `work`, all but the commit."""
+        try:
+            result = work(Transaction(self._dialect, connection))
+            # Asked before the commit, since its answer may be lost: then the server is asked what became of it.
+            row = connection.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchone()
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        return _Unsure(result, None if row is None else row[0])
+
+    def _roll_back(self, connection: psycopg.Connection[Any]) -> None:
+        try:
+            connection.rollback()
+        except self.Error:
+            self.close()
+
+    def _passes(self, error: Exception) -> bool:
+        """Whether the next attempt may succeed; a connection that is no longer of use is closed."""
+        state: str | None = getattr(error, "sqlstate", None)
+        if self._connection is not None and (self._connection.broken or state in {"25006", "57P01", "57P02", "57P05"}):
+            self.close()
+        # Without a state it is the client's side that noticed: no connection, or none any more.
+        return state.startswith(_PASSING) if state else isinstance(error, _driver().OperationalError)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return connect(_parameters(self._url), _WRITER, _begin_serving)
+
+    def checkpoint(self) -> None:
+        """The server does so by itself."""
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
@@ -132,28 +214,58 @@ class PostgreSQL:
         )
 
     def close(self) -> None:
-        """Nothing is held beyond the engines' connections."""
-
-
-def engine(
-    url: DatabaseURL, session: Mapping[str, str], prepare: Callable[[psycopg.Connection[Any]], None] | None = None
-) -> Engine:
-    """An engine that connects anew each time, with settings of the session. Raises DatabaseError for a bad URL."""
-    parameters = _parameters(url)
-
-    def connect() -> psycopg.Connection[Any]:
-        connection: psycopg.Connection[Any] = _driver().connect(**parameters, autocommit=True)
-        try:
-            connection.execute(_set(session))
-            if prepare is not None:
-                prepare(connection)
-            connection.autocommit = False
-        except BaseException:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             connection.close()
-            raise
-        return connection
 
-    return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool, use_native_hstore=False)
+
+@dataclass(frozen=True, slots=True)
+class _Unsure(Generic[T]):
+    """What was done in a transaction, and its id, as long as nobody has said that it was committed."""
+
+    result: T
+    transaction: str | None  #: None: it changed nothing
+
+
+def _took_place(connection: psycopg.Connection[Any], transaction: str | None) -> bool:
+    """Whether a transaction was committed. Raises OperationalError while it is still under way."""
+    if transaction is None:
+        return True
+    psycopg = _driver()
+    try:
+        row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction]).fetchone()
+        connection.rollback()
+    except psycopg.errors.InvalidParameterValue:  # in the future: this server, promoted since, never heard of it
+        connection.rollback()
+        return False
+    if row is not None and row[0] == "in progress":
+        raise psycopg.OperationalError("the last transaction is still under way")
+    return row is not None and row[0] == "committed"
+
+
+def connect(
+    parameters: Mapping[str, Any],
+    session: Mapping[str, str],
+    prepare: Callable[[psycopg.Connection[Any]], None] | None = None,
+) -> psycopg.Connection[Any]:
+    """A connection, with settings of the session."""
+    connection: psycopg.Connection[Any] = _driver().connect(**parameters, autocommit=True)
+    try:
+        connection.execute(_set(session))
+        if prepare is not None:
+            prepare(connection)
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def engine(url: DatabaseURL, session: Mapping[str, str]) -> Engine:
+    """An engine that connects anew each time, with settings of the session. Raises DatabaseError for a bad URL."""
+    creator = partial(connect, _parameters(url), session)
+    return create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool, use_native_hstore=False)
 
 
 def _begin_serving(connection: psycopg.Connection[Any]) -> None:

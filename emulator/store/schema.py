@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 
@@ -48,6 +48,8 @@ trajectories = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("completed_at", BigInteger),
     Column("rewarded_at", BigInteger),
+    # Given out by the database where several processes write to it; one process alone counts by itself.
+    Column("next_number", Integer, nullable=False, server_default="0"),
     UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
     CheckConstraint(
         # A condition on NULL is neither true nor false, and a check that is not false holds: hence `IS NOT NULL`.
@@ -83,10 +85,13 @@ turns = Table(
     Column("arrived_at", BigInteger, nullable=False),
     Column("first_byte_at", BigInteger),
     Column("ended_at", BigInteger, nullable=False),
+    Column("base", Integer),  # the number of the turn whose request this one begins like
+    Column("shared", Integer, nullable=False, server_default="0"),  # so many bytes of it, which `request` leaves out
     Column("request", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
     UniqueConstraint("trajectory", "number", name="one_turn_a_number"),
     CheckConstraint("status IN ('completed', 'failed', 'aborted', 'discarded')", name="turn_status"),
+    CheckConstraint("(base IS NULL AND shared = 0) OR (base IS NOT NULL AND shared > 0)", name="shared_with_its_base"),
 )
 
 #: Which client token asked for what, so that a repeated request has no second effect.

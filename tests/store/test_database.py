@@ -38,7 +38,7 @@ def serve_once(path: Path) -> None:
 def open_and_close(path: Path) -> Path | None:
     """Open a database as a server does; the copy of before, if it was upgraded."""
     it = SQLite(path, "full")
-    it.open().dispose()
+    it.open()
     it.close()
     return it.backup
 
@@ -53,10 +53,18 @@ def dump(path: Path) -> list[str]:
         return list(connection.iterdump())
 
 
-def normalised(path: Path) -> list[tuple[str, str, str]]:
-    """What the database says of itself, without the spelling."""
+def normalised(path: Path) -> list[tuple[str, str, list[str]]]:
+    """What the database says of itself, without the spelling, and the constraints of a table without their order."""
     rows = query(path, "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'")
-    return sorted((str(kind), str(name), re.sub(r'[\s"]+', "", str(sql)).lower()) for kind, name, sql in rows)
+    found = []
+    for kind, name, sql in rows:
+        parts = re.split(r",(?![^()]*\))", re.sub(r'[\s"]+', "", str(sql)).lower().removesuffix(")"))
+        columns = [part for part in parts if not part.startswith(CONSTRAINTS)]
+        found.append((str(kind), str(name), [*columns, *sorted(set(parts) - set(columns))]))
+    return sorted(found)
+
+
+CONSTRAINTS = ("constraint", "primarykey", "foreignkey", "unique", "check")
 
 
 # Tables

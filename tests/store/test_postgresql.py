@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,11 +18,13 @@ from sqlalchemy.exc import DBAPIError
 
 from emulator.address import DatabaseURL
 from emulator.store import DatabaseError
-from emulator.store.database import check, open_database, reading, upgrade
+from emulator.store.database import Database, DatabaseUnavailable, check, open_database, reading, upgrade
 from emulator.store.migrations import migrate
 from emulator.store.postgresql import PATIENT, engine, size
 from emulator.store.schema import REVISION, metadata
+from emulator.store.statements import Transaction
 from tests.postgresql import PASSWORD, PostgreSQL
+from tests.stored import PATIENCE
 
 #: What a database says of its tables; names of sequences and the like follow from them.
 CATALOG = """
@@ -50,8 +54,30 @@ def execute(url: DatabaseURL, statement: str) -> list[tuple[object, ...]]:
 
 def open_and_close(url: DatabaseURL) -> None:
     database = open_database(url, "full")
-    database.open().dispose()
+    database.open()
     database.close()
+
+
+@contextmanager
+def opened(url: DatabaseURL, durability: str = "full") -> Iterator[Database]:
+    """A database as a server has it open."""
+    database = open_database(url, durability)
+    database.open()
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def run(database: Database, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement on the connection that writes; its rows."""
+    deadline = time.monotonic() + PATIENCE
+
+    def rows(transaction: Transaction) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = transaction.driver.execute(statement).fetchall()
+        return found
+
+    return database.run(rows, deadline)
 
 
 def extended(url: DatabaseURL, query: str) -> DatabaseURL:
@@ -162,8 +188,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(url: DatabaseURL, 
 def test_an_older_database_that_a_server_uses_is_not_upgraded_under_it(
     url: DatabaseURL, request: pytest.FixtureRequest
 ) -> None:
-    writers = open_database(url, "full").open()
-    with closing(writers.connect()):
+    with opened(url):
         request.getfixturevalue("next_version")
         line = refusal(url)
         assert "other servers use it" in line
@@ -172,11 +197,11 @@ def test_an_older_database_that_a_server_uses_is_not_upgraded_under_it(
 
 
 def test_a_server_notices_that_the_tables_were_upgraded_while_it_was_cut_off(url: DatabaseURL) -> None:
-    writers = open_database(url, "full").open()
-    writers.connect().close()
-    execute(url, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(DatabaseError, match=f"of revision 9999 now, not {REVISION}"):
-        writers.connect()
+    with opened(url) as database:
+        execute(url, "UPDATE alembic_version SET version_num = '9999'")
+        execute(url, CUT_OFF)
+        with pytest.raises(DatabaseUnavailable, match=f"of revision 9999 now, not {REVISION}"):
+            run(database, "SELECT 1")
 
 
 def test_a_newer_database_is_refused_with_a_word_on_what_to_do(url: DatabaseURL) -> None:
@@ -190,16 +215,22 @@ def test_a_newer_database_is_refused_with_a_word_on_what_to_do(url: DatabaseURL)
 # Connections
 
 
+#: Ends the connections of servers, as a restart does.
+CUT_OFF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+
+SETTINGS = "SELECT name, setting FROM pg_settings"
+
+
 def settings_of(connection: Connection) -> dict[str, str]:
-    return {row[0]: row[1] for row in connection.execute(text("SELECT name, setting FROM pg_settings"))}
+    return {row[0]: row[1] for row in connection.execute(text(SETTINGS))}
 
 
 def test_the_writers_connection_commits_to_the_disk_and_gives_up_in_time(url: DatabaseURL) -> None:
     name = url.conninfo.rpartition("/")[2]
     execute(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
     execute(url, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
-    with closing(open_database(url, "normal").open().connect()) as connection:
-        found = settings_of(connection)
+    with opened(url, "normal") as database:
+        found = {str(name): str(setting) for name, setting in run(database, SETTINGS)}
     assert found["synchronous_commit"] == "on"
     assert found["transaction_isolation"] == "read committed"
     assert found["application_name"] == "job-runtime-local"
@@ -209,8 +240,8 @@ def test_the_writers_connection_commits_to_the_disk_and_gives_up_in_time(url: Da
 
 def test_a_stronger_promise_of_the_administrators_is_kept(url: DatabaseURL) -> None:
     execute(url, f"ALTER DATABASE {url.conninfo.rpartition('/')[2]} SET synchronous_commit = remote_apply")
-    with closing(open_database(url, "full").open().connect()) as connection:
-        assert settings_of(connection)["synchronous_commit"] == "remote_apply"
+    with opened(url) as database:
+        assert run(database, "SHOW synchronous_commit") == [("remote_apply",)]
 
 
 def test_the_url_wins_over_the_environment_and_that_over_what_we_think(
@@ -246,15 +277,9 @@ def test_of_several_hosts_the_one_that_answers_is_taken(url: DatabaseURL, postgr
 
 
 def test_a_writer_connects_again_after_the_server_was_restarted(url: DatabaseURL, postgresql: PostgreSQL) -> None:
-    writers = open_database(url, "full").open()
-    connection = writers.connect()
-    postgresql.restart("immediate")
-    with pytest.raises(DBAPIError) as caught:
-        connection.execute(text("SELECT 1"))
-    assert caught.value.connection_invalidated
-    connection.close()
-    with closing(writers.connect()) as connection:
-        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == REVISION
+    with opened(url) as database:
+        postgresql.restart("immediate")
+        assert run(database, "SELECT version_num FROM alembic_version") == [(REVISION,)]
 
 
 def test_readers_only_read_and_outlive_a_restart(url: DatabaseURL, postgresql: PostgreSQL) -> None:
