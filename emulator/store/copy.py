@@ -87,10 +87,10 @@ def _filling(target: Address) -> Iterator[Connection]:
 
 @contextmanager
 def _to_url(url: DatabaseURL) -> Iterator[Connection]:
-    from emulator.store import postgresql
+    from emulator.store import libpq, postgresql
 
-    with postgresql.engine(url, postgresql.PATIENT).begin() as connection:
-        with postgresql.explained(url):
+    with libpq.engine(url, libpq.PATIENT).begin() as connection:
+        with libpq.explained(url):
             postgresql.bring_up_to_date(connection)
             if not postgresql.keep_others_out(connection):
                 raise DatabaseError("a server uses it; stop it first")

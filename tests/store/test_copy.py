@@ -17,7 +17,7 @@ from emulator.settings import Settings
 from emulator.store import DatabaseError, copy
 from emulator.store.copy import Copied, copy_database
 from emulator.store.database import check, open_database, reading
-from emulator.store.postgresql import PATIENT, engine
+from emulator.store.libpq import PATIENT, engine
 from emulator.store.schema import client_tokens, jobs, metadata, trajectories, turns
 from emulator.store.sqlite import SQLite
 from emulator.testing import running_server
