@@ -60,6 +60,7 @@ class Writer:
         self._patience = patience
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._last_requests = LastRequests()
+        self._is_settled = True  # whether what `_last_requests` holds is in the database
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._unmoved_bytes = 0
@@ -124,13 +125,15 @@ class Writer:
             batch.sort(key=lambda write: write.key)
         deadline = batch[0].queued_at + self._patience
         try:
-            return self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
+            outcomes = self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
+            self._is_settled = True
+            return outcomes
         except DatabaseUnavailable as error:
             now = time.monotonic()
             late = [write for write in batch if write.queued_at + self._patience <= now]
             rest = [write for write in batch if write.queued_at + self._patience > now]
-            outcomes: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
-            return outcomes + self._commit(rest) if late and rest else outcomes
+            refused: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
+            return refused + self._commit(rest) if late and rest else refused
         except Exception as error:
             if len(batch) > 1:
                 # Whatever one of them did must not take the others with it.
@@ -142,24 +145,23 @@ class Writer:
             return [(batch[0], StoreError(f"The database could not be written: {error}"))]
 
     def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        if not self._is_settled:
+            self._last_requests.clear()  # an attempt before this one came to nothing, maybe at its commit
+        self._is_settled = False
         outcomes: list[tuple[_Write, Any]] = []
         turns: list[Turn] = []
-        try:
-            for write in batch:
-                if write.turn is not None:
-                    turns.append(write.turn)
-                    outcomes.append((write, None))
-                    continue
-                self._append(transaction, turns)  # order matters: what came before a seal counts
-                assert write.change is not None
-                try:
-                    outcomes.append((write, write.change(transaction)))
-                except TrajectoryError as error:  # raised before anything was written
-                    outcomes.append((write, error))
-            self._append(transaction, turns)
-        except BaseException:
-            self._last_requests.clear()  # what they were to share with may not be there
-            raise
+        for write in batch:
+            if write.turn is not None:
+                turns.append(write.turn)
+                outcomes.append((write, None))
+                continue
+            self._append(transaction, turns)  # order matters: what came before a seal counts
+            assert write.change is not None
+            try:
+                outcomes.append((write, write.change(transaction)))
+            except TrajectoryError as error:  # raised before anything was written
+                outcomes.append((write, error))
+        self._append(transaction, turns)
         return outcomes
 
     def _append(self, transaction: Transaction, turns: list[Turn]) -> None:
