@@ -45,6 +45,7 @@ class App:
             durability=settings.durability,
             create_trajectories=settings.trajectories == "implicit",
             any_job=settings.jobs == "any",
+            patience=settings.database_timeout,
         )
         self.model_server = make_model_server(settings)
         runtime = Runtime(self.store, self.model_server, settings.max_answer_bytes, settings.max_in_flight)

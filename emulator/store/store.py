@@ -46,11 +46,23 @@ class _Opening:
 
 
 class Store:
-    """Trajectories, turns and client tokens, in a database that this process alone writes to."""
+    """Trajectories, turns and client tokens, in a database."""
 
-    def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
-        """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
+    def __init__(
+        self,
+        path: Address | None,
+        *,
+        durability: str,
+        create_trajectories: bool,
+        any_job: bool,
+        patience: float = 30.0,
+    ) -> None:
+        """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's.
+
+        `patience`: seconds that a write waits for a database that cannot be reached.
+        """
         self._database = open_database(path, durability)
+        self._patience = patience
         self._create_trajectories = create_trajectories
         self._any_job = any_job
         self._last_opened: OrderedDict[Key, OpenTrajectory] = OrderedDict()
@@ -63,7 +75,7 @@ class Store:
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._database.open()
-        self._writer = Writer(self._database)
+        self._writer = Writer(self._database, patience=self._patience)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
-from emulator.store.database import Database, DatabaseUnavailable
+from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
 from emulator.store.prefixes import LastRequests
 from emulator.store.statements import Transaction
 from emulator.trajectory import TrajectoryError
@@ -100,7 +101,7 @@ class Writer:
                 continue
             batch, open_ = self._batch(first)
             if batch:
-                self._acknowledge(self._commit(batch))
+                self._commit(batch)
             if self._unmoved_bytes > CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
@@ -118,33 +119,47 @@ class Writer:
                 return batch, True
         return batch, False
 
-    def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
-        """Commit a batch; each write with its result or its error."""
+    def _commit(self, batch: list[_Write]) -> None:
+        """Commit a batch, and tell those who wait for its writes."""
         if self._database.is_shared:
             # Whoever locks trajectories in one order cannot wait in a circle. Of each, the writes stay in theirs.
             batch.sort(key=lambda write: write.key)
-        deadline = batch[0].queued_at + self._patience
-        try:
-            outcomes = self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
-            self._is_settled = True
-            return outcomes
-        except DatabaseUnavailable as error:
-            now = time.monotonic()
-            late = [write for write in batch if write.queued_at + self._patience <= now]
-            rest = [write for write in batch if write.queued_at + self._patience > now]
-            refused: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
-            return refused + self._commit(rest) if late and rest else refused
-        except Exception as error:
-            if len(batch) > 1:
-                # Whatever one of them did must not take the others with it.
-                return [outcome for write in batch for outcome in self._commit([write])]
-            if isinstance(error, TrajectoryGone):
-                return [(batch[0], StoreError(str(error)))]
-            if not isinstance(error, self._database.Error):
-                log.exception("a write failed")
-            return [(batch[0], StoreError(f"The database could not be written: {error}"))]
+        while batch:
+            deadline = min(write.queued_at for write in batch) + self._patience
+            try:
+                outcomes = self._database.run(partial(self._execute, batch), deadline)
+            except DatabaseUnavailable as error:
+                refused, batch = self._out_of_patience(batch, error)
+                self._acknowledge([(write, StoreError(str(error))) for write in refused])
+            except Exception as error:
+                if len(batch) > 1:
+                    # Whatever one of them did must not take the others with it.
+                    for write in batch:
+                        self._commit([write])
+                else:
+                    self._acknowledge([(batch[0], self._refusal(error))])
+                return
+            else:
+                self._is_settled = True
+                self._acknowledge(outcomes)
+                return
 
-    def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    def _out_of_patience(self, batch: list[_Write], error: DatabaseUnavailable) -> tuple[list[_Write], list[_Write]]:
+        """Whose writes have waited long enough, and the others, which are tried again; these may be written already."""
+        now = time.monotonic()
+        late = [write for write in batch if write.queued_at + self._patience <= now]
+        if isinstance(error, OutcomeUnknown) or not late:
+            return batch, []
+        return late, [write for write in batch if write.queued_at + self._patience > now]
+
+    def _refusal(self, error: Exception) -> StoreError:
+        if isinstance(error, TrajectoryGone):
+            return StoreError(str(error))
+        if not isinstance(error, self._database.Error):
+            log.exception("a write failed", exc_info=error)
+        return StoreError(f"The database could not be written: {error}")
+
+    def _execute(self, batch: list[_Write], transaction: Transaction) -> list[tuple[_Write, Any]]:
         if not self._is_settled:
             self._last_requests.clear()  # an attempt before this one came to nothing, maybe at its commit
         self._is_settled = False
