@@ -72,7 +72,6 @@ class PostgreSQLProxy:
         self._refuses = False
         self._held: list[_Held] = []
         self._open: list[socket.socket] = []
-        self._closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def url(self, url: DatabaseURL) -> DatabaseURL:
@@ -81,12 +80,16 @@ class PostgreSQLProxy:
         there = re.sub(r"@127\.0\.0\.1:\d+", f"@127.0.0.1:{port}", url.conninfo)
         return DatabaseURL(f"{there}?sslmode=disable&gssencmode=disable")
 
-    def once(self, fate: Fate, which: Which) -> None:
-        """Have the next message that is meant meet a fate, and no other; `happened` is set then."""
+    def once(self, fate: Fate, which: Which, *, then_refuse: bool = False) -> None:
+        """Have the next message that is meant meet a fate, and no other; `happened` is set then.
+
+        `then_refuse`: and let nobody in again, until `accept_connections`.
+        """
         happened = self.happened = threading.Event()
 
         def decide(kind: bytes, payload: bytes) -> Fate:
             if not happened.is_set() and which(kind, payload):
+                self._refuses = then_refuse
                 happened.set()
                 return fate
             return Fate.PASSES
@@ -117,7 +120,6 @@ class PostgreSQLProxy:
 
     def close(self) -> None:
         """End all connections."""
-        self._closed.set()
         self._listener.close()
         self.let_go(deliver=False)
         self.cut_all()
@@ -160,7 +162,8 @@ class PostgreSQLProxy:
                         keeps_server = True
                     case Fate.SILENCE:
                         answers.go_on = False
-                        self._closed.wait(PATIENCE)
+                        while client.recv(65536):  # until it has had enough
+                            pass
                 return
         except OSError:
             pass

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from emulator.address import Address
 from emulator.store import OpenTrajectory, Store, Turn
 from emulator.trajectory import Status, TurnStatus
 from tests.conftest import JOB_ARN
 from tests.stored import PATIENCE
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -58,10 +60,9 @@ async def reward(store: Store, name: str, value: float, token: str | None = None
     await store.update_reward(job_arn=JOB_ARN, trajectory_id=name, rewards=[value], client_token=token)
 
 
-async def as_one_batch(
-    store: Store, *writes: Coroutine[Any, Any, Any], begin: Callable[[], object] = lambda: None
-) -> list[Any]:
-    """The results or errors of writes that the writer finds waiting, all of them, when `begin` was called."""
+@asynccontextmanager
+async def busy_writer(store: Store) -> AsyncIterator[None]:
+    """While the writer is busy; what is written meanwhile becomes one batch."""
     started, released = threading.Event(), threading.Event()
 
     def block(_transaction: object) -> None:
@@ -70,9 +71,15 @@ async def as_one_batch(
 
     blocked = store._writer.change(("", ""), block)
     await asyncio.to_thread(started.wait, PATIENCE)
-    tasks = [asyncio.ensure_future(write) for write in writes]
-    await asyncio.sleep(0)  # they are with the writer now
-    begin()
-    released.set()
-    await blocked
-    return await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        yield
+    finally:
+        released.set()
+        await blocked
+
+
+async def handed_over(write: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A write that the writer has, and nobody has waited for yet."""
+    task = asyncio.create_task(write)
+    await asyncio.sleep(0)
+    return task

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from emulator.trajectory import InvalidTransition, Status
 from tests.conftest import JOB_ARN
 from tests.postgresql import PostgreSQL
 from tests.postgresql_proxy import Fate, PostgreSQLProxy, is_answered, is_commit, is_first, nth
-from tests.store.rollouts import as_one_batch, end_turn, request, reward, seal, store_on, take_turn
+from tests.store.rollouts import busy_writer, end_turn, handed_over, request, reward, seal, store_on, take_turn
 from tests.stored import PATIENCE, all_stored, eventually, stored, stored_turns
 
 LOSSES = [Fate.IS_LOST, Fate.LOSES_ITS_ANSWER]
@@ -32,8 +33,7 @@ async def one_of_each(store: Store, prefix: str, begin: Callable[[], object], go
     running, number = await store.begin_turn(JOB_ARN, f"{prefix} going on")
     lost, _ = await store.begin_turn(JOB_ARN, f"{prefix} going on")
     lost.id = -1
-    outcomes = await as_one_batch(
-        store,
+    writes = (
         store.begin_turn(JOB_ARN, f"{prefix} new"),
         store.begin_turn(JOB_ARN, f"{prefix} going on"),
         end_turn(store, running, number),
@@ -44,8 +44,11 @@ async def one_of_each(store: Store, prefix: str, begin: Callable[[], object], go
         store.register_job(f"{JOB_ARN}-{prefix}"),
         store.register_trajectory(JOB_ARN, f"{prefix} registered"),
         *([end_turn(store, lost, 0)] if gone else []),
-        begin=begin,
     )
+    async with busy_writer(store):
+        handed = [await handed_over(write) for write in writes]
+        begin()
+    outcomes: Any = await asyncio.gather(*handed, return_exceptions=True)
     new, going_on, *others = outcomes
     assert (new[1], going_on[1]) == (0, 3)
     expected = [None, None, None, InvalidTransition, None, None, None] + [StoreError] * gone
@@ -140,7 +143,7 @@ def test_a_commit_on_its_way_when_the_connection_is_back_is_waited_for(
         async with store_on(proxy.url(postgresql_database)) as store:
             # The first of all: nothing was ever committed that could be asked for.
             proxy.once(Fate.IS_HELD, is_commit)
-            first = asyncio.create_task(store.begin_turn(JOB_ARN, "t"))
+            first = await handed_over(store.begin_turn(JOB_ARN, "t"))
             asked = lambda: postgresql.execute(waiting) == [(1,)]  # noqa: E731
             await asyncio.to_thread(eventually, asked, "the writer to ask after its commit")
             proxy.let_go(deliver=arrives)
@@ -148,7 +151,7 @@ def test_a_commit_on_its_way_when_the_connection_is_back_is_waited_for(
             assert number == 0
             await end_turn(store, trajectory, number)
             proxy.once(Fate.IS_HELD, is_commit)
-            sealing = asyncio.create_task(seal(store, "t"))
+            sealing = await handed_over(seal(store, "t"))
             await asyncio.to_thread(eventually, asked, "the writer to ask after its commit")
             proxy.let_go(deliver=arrives)
             await sealing  # and there is no Conflict
@@ -169,7 +172,7 @@ def test_a_commit_that_a_crash_undid_is_not_taken_for_what_others_commit_afterwa
         async with store_on(proxy.url(postgresql_database)) as store:
             trajectory, number = await store.begin_turn(JOB_ARN, "t")
             proxy.once(Fate.IS_HELD, is_commit)
-            ending = asyncio.create_task(end_turn(store, trajectory, number))
+            ending = await handed_over(end_turn(store, trajectory, number))
             await asyncio.to_thread(proxy.happened.wait, PATIENCE)
             proxy.refuse_connections()
             await asyncio.to_thread(postgresql.restart, "immediate")
