@@ -8,7 +8,7 @@ uv=.venv/bin/uv
     echo "build_clients.sh: there is no $uv; run 'make setup' first" >&2
     exit 1
 }
-for name in ${*:-awscli sagemaker}; do
+for name in ${*:-awscli sagemaker vllm-router}; do
     requirements=scripts/$name-requirements.txt
     environment=.environments/$name
     installed=$environment/requirements.txt # written last: an installation that was broken off has none
