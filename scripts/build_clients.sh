@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build .environments/awscli and .environments/sagemaker: the clients that need other versions than .venv holds.
+# Build .environments/awscli, sagemaker and vllm-router: what the tests run that needs other versions than .venv holds.
 # With arguments, those that are named. One that is up to date is left as it is.
 set -eu
 cd "$(dirname "$0")/.."
