@@ -22,8 +22,9 @@ demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:
 test: $(SETUP) environments  ## everything that needs no large download
 	$(VENV)/pytest -m "not vllm"
 
-environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router
+environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
 	scripts/build_clients.sh
+	scripts/build_nginx.sh
 
 vllm: $(SETUP)  ## vLLM for the CPU, and a small model
 	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
