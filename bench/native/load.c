@@ -154,7 +154,7 @@ static void print_report(const struct statistics *statistics, uint64_t connectio
     print_count("errors", statistics->errors);
     print_count("lost", statistics->lost);
     print_count("bytes", statistics->bytes);
-    printf(",\"seconds\":%.6f,\"rate\":%.2f", statistics->seconds, (double)statistics->requests / statistics->seconds);
+    printf(",\"seconds\":%.9f,\"rate\":%.2f", statistics->seconds, (double)statistics->requests / statistics->seconds);
     print_count("connections", connections);
     printf(",\"status\":{");
     for (size_t status = 0; status < LENGTH(statistics->status); status++) {

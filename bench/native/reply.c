@@ -22,7 +22,7 @@ bool reply_lost(const struct reply *reply) {
 static bool read_head(struct reply *reply, const char *head, size_t length) {
     uint64_t status;
     if (length < 14 || memcmp(head, "HTTP/1.", 7) != 0 || !whole_number(head + 9, 3, 100, 999, &status)) return false;
-    if (!read_fields(head, length, &reply->fields)) return false;
+    if ((head[12] != ' ' && head[12] != '\r') || !read_fields(head, length, &reply->fields)) return false;
     if (status < 200) return true;
     if (status == 204 || status == 304) {
         reply->fields = (struct fields){.has_length = true, .close = reply->fields.close};
