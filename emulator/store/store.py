@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
+from emulator.metrics import WriterMetrics
 from emulator.store import changes
 from emulator.store.changes import OpenTrajectory
 from emulator.store.database import open_database
@@ -39,6 +40,7 @@ class Store:
     def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
+        self.metrics = WriterMetrics()
         self._create_trajectories = create_trajectories
         self._any_job = any_job
         self._last_opened: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
@@ -52,7 +54,7 @@ class Store:
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._engine = self._database.open()
-        self._writer = Writer(self._engine)
+        self._writer = Writer(self._engine, self.metrics)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""
@@ -91,8 +93,8 @@ class Store:
         arrived_at: int,
         first_byte_at: int | None,
         ended_at: int,
-    ) -> None:
-        """Store a turn; returns when it is committed. A completed one is discarded if the trajectory is sealed.
+    ) -> TurnStatus:
+        """Store a turn; returns when it is committed, and as what. A completed one is discarded after the seal.
 
         Raises StoreError.
         """
@@ -112,6 +114,9 @@ class Store:
                 "turn_response": response,
             }
         )
+        # Those who wait for commits go on in the order of the writes: a seal before this turn is known by now.
+        is_late = status is TurnStatus.COMPLETED and trajectory.status is not Status.OPEN
+        return TurnStatus.DISCARDED if is_late else status
 
     async def complete_rollout(
         self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None

@@ -12,12 +12,15 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from emulator.metrics import WriterMetrics
 from emulator.store.changes import APPEND_TURN
 from emulator.store.sqlite import checkpoint
 from emulator.trajectory import TrajectoryError
@@ -48,13 +51,16 @@ class _Write:
     turn: dict[str, Any] | None
     change: Callable[[Connection], Any] | None
     future: asyncio.Future[Any]
+    context: Context = field(default_factory=copy_context)  #: which request log lines are about
+    since: float = field(default_factory=perf_counter)
 
 
 class Writer:
     """Runs writes, one batch after another, in a thread of its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, metrics: WriterMetrics | None = None) -> None:
         self._engine = engine
+        self._metrics = metrics or WriterMetrics()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
@@ -97,6 +103,7 @@ class Writer:
                 batch, open_ = self._batch(first)
                 if batch:
                     self._acknowledge(self._commit(connection, batch))
+                    self._measure(batch)
                 if self._unmoved_bytes > CHECKPOINT_BYTES:
                     self._checkpoint(connection)
             self._checkpoint(connection)
@@ -126,7 +133,7 @@ class Writer:
             if isinstance(error, StoreError):
                 return [(batch[0], error)]
             if not isinstance(error, SQLAlchemyError):
-                log.exception("a write failed")
+                batch[0].context.run(log.exception, "a write failed")
             cause = getattr(error, "orig", None) or error
             return [(batch[0], StoreError(f"The database could not be written: {cause}"))]
 
@@ -161,6 +168,12 @@ class Writer:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
+
+    def _measure(self, batch: list[_Write]) -> None:
+        committed_at = perf_counter()
+        for write in batch:
+            self._metrics.wait.observe(committed_at - write.since)
+        self._metrics.batch_turns.observe(sum(write.turn is not None for write in batch))
 
     def _checkpoint(self, connection: Connection) -> None:
         self._unmoved_bytes = 0
