@@ -55,6 +55,7 @@ class Call:
     status: int | None = None
     code: str = OK
     problem: str | None = None  #: what was wrong, for the log
+    is_over: bool = False
     spans: Spans | None = None
 
     def ask(self, method: str, path: str) -> Mapping[str, str] | None:
@@ -78,12 +79,14 @@ _current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 def find_call() -> Call | None:
     """The request that is served here, if one is."""
-    return _current.get()
+    call = _current.get()
+    # What a connection does between two requests may still run in the context of the one before.
+    return None if call is None or call.is_over else call
 
 
 def current_call() -> Call:
     """The request that is served here; where none is, one that nobody looks at."""
-    return _current.get() or Call(b"", "", 0.0)
+    return find_call() or Call(b"", "", 0.0)
 
 
 class Calls:
@@ -124,6 +127,7 @@ class Calls:
                 turn=call.turn,
             )
         self._log(call, scope)
+        call.is_over = True
 
     @staticmethod
     def _log(call: Call, scope: Scope) -> None:

@@ -136,11 +136,12 @@ class Tracing:
         )
         return Spans(self, span)
 
-    def ask(self, parent: Span, name: str) -> tuple[Span, dict[str, str]]:
+    def ask(self, parent: Span, name: str, asked_at: int) -> tuple[Span, dict[str, str]]:
         """The span of a request to the model server, and the headers that take it there."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        span = self._tracer.start_span(name, context=set_span_in_context(parent), kind=SpanKind.CLIENT)
+        context = set_span_in_context(parent)
+        span = self._tracer.start_span(name, context=context, kind=SpanKind.CLIENT, start_time=asked_at)
         headers: dict[str, str] = {}
         self._propagator.inject(headers, set_span_in_context(span))
         return span, headers
@@ -183,7 +184,8 @@ class Spans:
         """The model server is about to be asked; the headers that tell it of the span."""
         self._path = path
         self._asked_at = time.time_ns()
-        self._model, headers = self._tracing.ask(self._server, GEN_AI_OPERATIONS.get(path, f"{method} {path}"))
+        name = GEN_AI_OPERATIONS.get(path, f"{method} {path}")
+        self._model, headers = self._tracing.ask(self._server, name, self._asked_at)
         return headers
 
     def answered(

@@ -112,7 +112,7 @@ class Endpoint:
             log.exception("a request failed")
             answer = refuse(call, InternalServiceError("An internal error occurred; see the log"), self._error_body)
         else:
-            if answer.status >= 400:
+            if not 200 <= answer.status < 300:
                 call.code = MODEL_ERROR
         if isinstance(answer, Answer):
             await respond(answer, call, scope, send)
