@@ -142,16 +142,18 @@ class Server:
         whoever asks for the health hears that the server is stopping.
         """
         await self._stop.wait()
-        deadline = asyncio.get_running_loop().time() + self._shutdown_timeout
+        time = asyncio.get_running_loop().time
+        deadline = time() + self._shutdown_timeout
         self.app.refuse_samples()
-        if self.app.open_requests:
-            log.info("stopping: requests under way have %g s (--shutdown-timeout)", self._shutdown_timeout)
-            if not await self._drained(deadline):
-                log.warning("stopping: %d requests under way are broken off", self.app.open_requests)
-                await self.app.abort()
-        left = deadline - asyncio.get_running_loop().time()
-        self._uvicorn.config.timeout_graceful_shutdown = max(FLUSH, math.ceil(left))
-        self._uvicorn.should_exit = True
+        try:
+            if self.app.open_requests:
+                log.info("stopping: requests under way have %g s (--shutdown-timeout)", self._shutdown_timeout)
+                if not await self._drained(deadline):
+                    log.warning("stopping: %d requests under way are broken off", self.app.open_requests)
+                    await self.app.abort()
+        finally:
+            self._uvicorn.config.timeout_graceful_shutdown = max(FLUSH, math.ceil(deadline - time()))
+            self._uvicorn.should_exit = True
         await self._hurry.wait()
         self._uvicorn.force_exit = True
 
