@@ -36,7 +36,7 @@ from emulator.protocol.errors import (
     ValidationException,
 )
 from emulator.protocol.service_model import OperationModel, load_service_model
-from emulator.scrape import Scrape, database_files
+from emulator.scrape import Scrape, describe_database
 from emulator.settings import Settings, setting_fields
 from emulator.store import Store, StoreError, queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord, TurnRecord
@@ -49,9 +49,9 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
 # An ARN has no other slashes than these; a trajectory id may have any.
-_ARN = r"(?P<job_arn>arn:[^/]*:job/[^/]+/[^/]+)"
-_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>.+)")
-_TURN = re.compile(_ARN + r"/(?P<trajectory_id>.+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
+_ARN = r"(?P<job_arn>arn:[^/\0]*:job/[^/\0]+/[^/\0]+)"
+_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)")
+_TURN = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
 #: What no header can carry, so that no Sample could ever find the trajectory.
 _NO_HEADER = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -151,13 +151,13 @@ async def _info(emulator: _Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    shown["model"] = settings.shown_model
+    shown |= {"model": settings.shown_model, "database": settings.shown_database}
     return _json(
         {
             "version": __version__,
             "settings": shown,
             "model_server": {"ready": health.ready, "detail": health.detail},
-            "database": await asyncio.to_thread(database_files, settings),
+            "database": await describe_database(settings, emulator.store),
         }
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from emulator.address import DatabaseURL
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
 from emulator.settings import Settings
@@ -31,7 +32,9 @@ class Scrape:
 
     async def answer(self, accept: str) -> Answer:
         """Everything that is measured, in the format that the Accept header names."""
-        return await asyncio.to_thread(self._expose, await self._trajectories(), accept)
+        described = await describe_database(self._settings, self._store)
+        stored = await self._trajectories(), described["bytes"]
+        return await asyncio.to_thread(self._expose, *stored, accept)
 
     async def _trajectories(self) -> Mapping[Status, int]:
         async with self._counting:
@@ -42,19 +45,27 @@ class Scrape:
                 self._stale_at = ended + KEPT * (ended - began)
             return self._counts
 
-    def _expose(self, trajectories: Mapping[Status, int], accept: str) -> Answer:
+    def _expose(self, trajectories: Mapping[Status, int], database_bytes: int | None, accept: str) -> Answer:
         from emulator.exposition import Stored, expose
 
-        stored = Stored(trajectories, database_files(self._settings)["bytes"])
+        stored = Stored(trajectories, database_bytes)
         body, content_type = expose(self._metrics, self._store.metrics, stored, accept)
         return Answer(body, content_type=content_type)
 
 
-def database_files(settings: Settings) -> dict[str, Any]:
+async def describe_database(settings: Settings, store: Store) -> dict[str, Any]:
     """Where the database is, and its bytes, those of its write-ahead log included."""
     if settings.durability == "memory":
         return {"path": None, "durability": "memory", "bytes": None}
-    path = Path(settings.database).absolute()
+    if isinstance(settings.address, DatabaseURL):
+        from emulator.store.postgresql import size
+
+        shown = {"url": settings.shown_database, "durability": settings.durability}
+        return shown | {"bytes": await store.read(size)}
+    path = settings.address.absolute()
+    return {"path": str(path), "durability": settings.durability, "bytes": await asyncio.to_thread(_size, path)}
+
+
+def _size(path: Path) -> int:
     files = [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
-    size = sum(file.stat().st_size for file in files)
-    return {"path": str(path), "durability": settings.durability, "bytes": size}
+    return sum(file.stat().st_size for file in files)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from emulator.calls import Calls
 from emulator.logs import JSONFormatter, TextFormatter
 from emulator.metrics import Metrics
 from emulator.store.database import open_database
+from emulator.store.statements import Transaction
 from emulator.store.writer import StoreError, Writer
 from tests.conftest import JOB_ARN
 from tests.model_servers import Exchange, model_server
@@ -170,20 +170,19 @@ def captured(formatter: logging.Formatter) -> Iterator[io.StringIO]:
 
 
 def test_what_the_writers_thread_logs_says_whose_write_it_was(database: Path) -> None:
-    def fault(_connection: Connection) -> None:
+    def fault(_transaction: Transaction) -> None:
         raise RuntimeError("a bug")
 
     async def body() -> str:
         opened = open_database(database, "normal")
-        engine = opened.open()
-        writer = Writer(engine)
+        opened.open()
+        writer = Writer(opened)
         try:
             call = Calls(Metrics(), None).begin("UpdateReward", scope())
             with pytest.raises(StoreError):
-                await writer.change(fault)
+                await writer.change((JOB_ARN, "t"), fault)
         finally:
             await writer.aclose()
-            engine.dispose()
             opened.close()
         return call.request_id.decode()
 
