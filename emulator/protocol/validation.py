@@ -11,12 +11,13 @@ from emulator.protocol.service_model import Member, OperationModel
 
 def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
     """Check decoded arguments. Raises one ValidationException that names every constraint that is broken."""
-    broken = [
-        f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
-        for member in operation.members
-        for value in (arguments[member.keyword],)
-        for constraint in _broken_constraints(member, value)
-    ]
+    broken = []
+    for member in operation.members:
+        value = arguments[member.keyword]
+        broken += [
+            f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
+            for constraint in _broken_constraints(member, value)
+        ]
     if broken:
         # ASSUMED: the wording that AWS's Java services share; the runtime's own is not public.
         noun = "error" if len(broken) == 1 else "errors"
