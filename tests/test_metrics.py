@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 
+from emulator.address import Address
 from emulator.metrics import SHORT_TIMES, Histogram
 from emulator.server import Server
 from emulator.settings import Settings
@@ -24,7 +25,7 @@ from tests.model_servers import EVENTS, PATIENCE, Exchange, Gate
 from tests.raw_client import CHAT, SAMPLE, STREAM, RawClient
 from tests.rig import Rig, new_rig
 from tests.scraped import Scraped, scrape
-from tests.stored import eventually
+from tests.stored import eventually, spelled
 
 REQUESTS = "job_runtime_requests_total"
 
@@ -229,6 +230,17 @@ def test_the_size_of_the_database_is_that_of_its_files(rig: Rig) -> None:
         lambda: scrape(rig.url).value("job_runtime_database_bytes") == sum(file.stat().st_size for file in files),
         "the log to be moved",
     )
+
+
+def test_what_is_stored_is_looked_up_in_any_database(any_database: Address) -> None:
+    settings = Settings(port=0, database=spelled(any_database), durability="normal")
+    with running_server(settings) as server, RawClient(server.url, JOB_ARN) as client:
+        assert client.sample("t", b'{"messages": [{"role": "user", "content": "Hello"}]}').status == 200
+        found = scrape(server.url)
+    assert found.labelled("job_runtime_trajectories") == {("open",): 1}
+    assert found.labelled("job_runtime_turns_total") == {("completed",): 1}
+    assert found.value("job_runtime_database_bytes") > 0
+    assert found.value("job_runtime_writer_batch_turns_sum") <= 1
 
 
 def test_a_database_in_memory_has_no_size() -> None:
