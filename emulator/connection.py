@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from emulator.protocol.endpoint import EXCHANGE, Headers, new_request_id
+from emulator.calls import new_request_id
+from emulator.protocol.endpoint import EXCHANGE, Headers
 from emulator.protocol.errors import ValidationException, rest_json_body
 
 #: Bytes of a request's head, beyond what arrives with its last piece.
