@@ -92,42 +92,26 @@ class Capture:
         self._size = 0
         self._tail = b"\n"  # of what was written, where the event that ends the stream may have begun
         self._answer: ModelAnswer | None = None
-
-    @property
-    def answer(self) -> ModelAnswer:
-        """The model's answer, once `ask` has returned."""
-        assert self._answer is not None
-        return self._answer
-
-    @property
-    def status(self) -> int:
-        """The HTTP status of the model's answer."""
-        return self.answer.status
-
-    @property
-    def content_type(self) -> str | None:
-        """The content type of the model's answer, as it was sent."""
-        return self.answer.headers.get("content-type")
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the model answers with server-sent events."""
-        return (self.content_type or "").partition(";")[0].strip().lower() == EVENT_STREAM
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the model did what it was asked for."""
-        return 200 <= self.status < 300
+        # Of the model's answer, once `ask` has returned.
+        self.status = 0  #: its HTTP status
+        self.content_type: str | None = None  #: as it was sent
+        self.is_success = False  #: whether the model did what it was asked for
+        self.is_event_stream = False  #: whether it answers with server-sent events
 
     @property
     def retry_after(self) -> str | None:
         """When the model server wants to be asked again, in its own words."""
-        return self.answer.headers.get("retry-after")
+        return None if self._answer is None else self._answer.headers.get("retry-after")
 
     async def ask(self) -> None:
         """Send the request and wait for the head of the answer. Raises InternalServiceError."""
         try:
-            self._answer = await self._runtime.model_server.send(self._request)
+            answer = self._answer = await self._runtime.model_server.send(self._request)
+            self.status = answer.status
+            self.is_success = 200 <= answer.status < 300
+            self.content_type = answer.headers.get("content-type")
+            if self.content_type is not None:
+                self.is_event_stream = self.content_type.partition(";")[0].strip().lower() == EVENT_STREAM
         except BaseException as failure:
             await self._fail(failure, InternalServiceError)
 
@@ -137,7 +121,7 @@ class Capture:
         Raises InternalServiceError if the answer breaks off, is too large, or cannot be stored.
         """
         try:
-            async for piece in self.answer:
+            async for piece in self._arriving:
                 self._take(piece)
         except BaseException as failure:
             await self._fail(failure, InternalServiceError)
@@ -151,7 +135,7 @@ class Capture:
         held: list[bytes] = []
         holds_last = not self.is_event_stream
         try:
-            async for piece in self.answer:
+            async for piece in self._arriving:
                 self._take(piece)
                 if holds_last:  # any piece may be the last, and complete what a client can act on
                     if held:
@@ -166,6 +150,11 @@ class Capture:
         await self._end_whole()
         for piece in held:
             await write(piece)
+
+    @property
+    def _arriving(self) -> ModelAnswer:
+        assert self._answer is not None, "`ask` comes first"
+        return self._answer
 
     def _take(self, piece: bytes) -> None:
         """Keep a piece of the answer. Raises AnswerTooLarge."""
@@ -208,12 +197,12 @@ class Capture:
         self._call.answered_at = perf_counter()
         if self._call.spans is not None:
             self._call.spans.answered(
-                status=self._answer.status if self._answer else None,
+                status=self.status or None,
                 error=type(failure).__name__ if failure else None,
                 first_byte_at=self._first_byte_at,
                 request=self._request.body,
                 response=response,
-                content_type=self.content_type if self._answer else None,
+                content_type=self.content_type,
             )
 
     async def _end(self, status: TurnStatus, response: bytes, error: str | None = None) -> None:
@@ -225,10 +214,10 @@ class Capture:
         turn = Turn(
             trajectory=self._trajectory.id,
             number=self._number,
-            status=status.value,
+            status=status,
             path=self._request.path,
-            http_status=self._answer.status if self._answer else None,
-            content_type=self.content_type if self._answer else None,
+            http_status=self.status or None,
+            content_type=self.content_type,
             error=error,
             arrived_at=self._arrived_at,
             first_byte_at=self._first_byte_at,

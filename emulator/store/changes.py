@@ -64,7 +64,7 @@ class Turn(NamedTuple):
 
     trajectory: int
     number: int
-    status: str
+    status: TurnStatus
     path: str
     http_status: int | None
     content_type: str | None
@@ -123,6 +123,7 @@ def append_turns(transaction: Transaction, last_requests: LastRequests, appended
         stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
         size += len(stored.request) + len(turn.response)
         row = turn._asdict()
+        row["status"] = str(turn.status)  # drivers know no enumerations
         row["base"], row["shared"], row["request"] = stored.base, stored.shared, stored.request
         rows.append(row)
     if transaction.run_many(_APPEND, rows) != len(rows):

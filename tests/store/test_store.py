@@ -93,7 +93,7 @@ async def end_turn(store: Store, trajectory: OpenTrajectory, number: int) -> Non
     turn = Turn(
         trajectory=trajectory.id,
         number=number,
-        status=TurnStatus.FAILED.value,
+        status=TurnStatus.FAILED,
         path="/",
         http_status=None,
         content_type=None,
