@@ -29,7 +29,7 @@ class BrokenAnswer(ModelServerError):
     """What came back is not HTTP, or ended before it was whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take 1 µs longer to make
 class ModelRequest:
     """One request to a model server.
 

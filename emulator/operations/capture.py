@@ -214,7 +214,7 @@ class Capture:
         turn = Turn(
             trajectory=self._trajectory.id,
             number=self._number,
-            status=status,
+            status=str(status),  # drivers know no enumerations
             path=self._request.path,
             http_status=self.status or None,
             content_type=self.content_type,

@@ -64,7 +64,7 @@ class Turn(NamedTuple):
 
     trajectory: int
     number: int
-    status: TurnStatus
+    status: str
     path: str
     http_status: int | None
     content_type: str | None
@@ -122,11 +122,8 @@ def append_turns(transaction: Transaction, last_requests: LastRequests, appended
     for turn in appended:
         stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
         size += len(stored.request) + len(turn.response)
-        row = turn._asdict()
-        row["status"] = str(turn.status)  # drivers know no enumerations
-        row["base"], row["shared"], row["request"] = stored.base, stored.shared, stored.request
-        rows.append(row)
-    if transaction.run_many(_APPEND, rows) != len(rows):
+        rows.append(turn._replace(base=stored.base, shared=stored.shared, request=stored.request))
+    if transaction.run_many(_APPEND, Turn._fields, rows) != len(rows):
         raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
     return size
 

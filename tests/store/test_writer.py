@@ -62,7 +62,7 @@ def turn(trajectory: int, number: int, request: bytes = b"{}", response: bytes =
     return Turn(
         trajectory=trajectory,
         number=number,
-        status=TurnStatus.COMPLETED,
+        status="completed",
         path="/v1/chat/completions",
         http_status=200,
         content_type="application/json",
