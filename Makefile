@@ -6,7 +6,7 @@ SETUP = .venv/.installed
 VLLM_ENVIRONMENT = .environments/vllm
 VLLM_MODEL = .models/SmolLM2-135M-Instruct
 
-.PHONY: setup serve demo test test-vllm check format environments vllm build clean
+.PHONY: setup serve demo test test-vllm bench bench-quick peers check format environments vllm build clean
 
 setup: $(SETUP)
 
@@ -32,6 +32,15 @@ test-vllm: $(SETUP) vllm  ## the contract and the demo against a real vLLM
 	TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
 	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600
+
+bench: $(SETUP) peers  ## every figure, beside the peers; 20 minutes
+	$(VENV)/python -m bench --write-readme
+
+bench-quick: $(SETUP)  ## a few figures in two minutes, for development
+	$(VENV)/python -m bench --quick
+
+peers: $(SETUP)  ## what the benchmark compares with, each in an environment of its own
+	scripts/build_peers.sh
 
 check: $(SETUP)  ## formatting, lint, types, the direction of dependencies
 	$(VENV)/ruff format --check .
