@@ -1,0 +1,34 @@
+/* Sends requests over a fixed number of connections and counts what comes back. */
+#ifndef RUNNER_H
+#define RUNNER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "histogram.h"
+#include "requests.h"
+
+struct settings {
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    uint64_t connections, requests, turns, first_cycle; /* requests: 0 if seconds say when to end */
+    double seconds, rate, warmup, timeout;              /* rate: 0 for a closed loop */
+    struct request *files;
+    size_t file_count;
+};
+
+struct statistics {
+    uint64_t requests, errors, lost, bytes, events, merged, behind;
+    uint64_t status[1000];
+    double seconds;
+    struct histogram latency, first_event, event_delay;
+};
+
+/* Opens the connections; returns how many could be opened. */
+uint64_t runner_open(struct settings *settings);
+
+/* Sends for so many seconds, or so many requests if seconds are 0, and waits for the answers. */
+void runner_run(double seconds, uint64_t requests, struct statistics *statistics);
+
+#endif
