@@ -95,7 +95,7 @@ class App:
         else:
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-            await respond(error_answer(error, shape), new_request_id(), receive, send)
+            await respond(error_answer(error, shape), new_request_id(), scope, send)
 
 
 def make_model_server(settings: Settings) -> ModelServer:

@@ -42,11 +42,11 @@ def test_it_holds_what_makes_it_a_package(wheel: Path) -> None:
 def test_its_migrations_make_a_database(wheel: Path, tmp_path: Path) -> None:
     code = """
 import emulator, sqlalchemy
-from emulator.store import database
+from emulator.store import migrations
 engine = sqlalchemy.create_engine("sqlite:///made.db")
 with engine.connect() as connection:
-    database.migrate(connection)
-    print(emulator.__file__, database.migrations(), sqlalchemy.inspect(connection).get_table_names())
+    migrations.migrate(connection)
+    print(emulator.__file__, migrations.folder(), sqlalchemy.inspect(connection).get_table_names())
 """
     printed = run(wheel, code, tmp_path)
     assert printed.startswith(str(wheel))

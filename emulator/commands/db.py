@@ -39,7 +39,8 @@ def database_of(given: argparse.Namespace) -> Path:
 
 
 def _upgrade(given: argparse.Namespace) -> int:
-    from emulator.store.database import DatabaseError, upgrade
+    from emulator.store.database import DatabaseError
+    from emulator.store.sqlite import upgrade
 
     database = database_of(given)
     try:
@@ -51,7 +52,8 @@ def _upgrade(given: argparse.Namespace) -> int:
 
 
 def _backup(given: argparse.Namespace) -> int:
-    from emulator.store.database import DatabaseError, backup
+    from emulator.store.database import DatabaseError
+    from emulator.store.sqlite import backup
 
     try:
         copy = backup(database_of(given), given.target)
@@ -62,7 +64,8 @@ def _backup(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from emulator.store.database import DatabaseError, check
+    from emulator.store.database import DatabaseError
+    from emulator.store.sqlite import check
 
     try:
         problems = check(database_of(given))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError
-from emulator.operations.runtime import Runtime, aws_errors
+from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import BrokenStream, Write
 from emulator.protocol.errors import (
     InternalServiceError,
@@ -31,16 +30,10 @@ class AnswerTooLarge(Exception):
     """The model's answer is larger than may be captured."""
 
 
-async def at_most(limit: int, answer: ModelAnswer) -> AsyncIterator[bytes]:
-    """The pieces of an answer. Raises AnswerTooLarge before the one with which there would be too much."""
-    size = 0
-    async for piece in answer:
-        size += len(piece)
-        if size > limit:
-            raise AnswerTooLarge(
-                f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit"
-            )
-        yield piece
+def check_size(size: int, limit: int) -> None:
+    """Raises AnswerTooLarge."""
+    if size > limit:
+        raise AnswerTooLarge(f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit")
 
 
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
@@ -56,10 +49,11 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     arrived_at = now()
     runtime.in_flight += 1
     try:
-        with aws_errors(invalid_transition=ValidationException):
-            trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
-    except BaseException:
+        trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
+    except BaseException as error:
         runtime.in_flight -= 1
+        if isinstance(error, DOMAIN_ERRORS):
+            raise aws_error(error, invalid_transition=ValidationException) from error
         raise
     capture = Capture(runtime, ModelRequest(path, body), trajectory, number, arrived_at)
     await capture.ask()
@@ -79,6 +73,7 @@ class Capture:
         self._arrived_at = arrived_at
         self._first_byte_at: int | None = None
         self._pieces: list[bytes] = []
+        self._size = 0
         self._tail = b"\n"  # of what was written, where the event that ends the stream may have begun
         self._answer: ModelAnswer | None = None
 
@@ -115,17 +110,21 @@ class Capture:
 
     async def ask(self) -> None:
         """Send the request and wait for the head of the answer. Raises InternalServiceError."""
-        async with self._ended_if_it_fails(InternalServiceError):
+        try:
             self._answer = await self._runtime.model_server.send(self._request)
+        except BaseException as failure:
+            await self._fail(failure, InternalServiceError)
 
     async def read(self) -> bytes:
         """The whole answer, which is stored when this returns.
 
         Raises InternalServiceError if the answer breaks off, is too large, or cannot be stored.
         """
-        async with self._ended_if_it_fails(InternalServiceError):
-            async for _ in self._arriving():
-                pass
+        try:
+            async for piece in self.answer:
+                self._take(piece)
+        except BaseException as failure:
+            await self._fail(failure, InternalServiceError)
         return await self._end_whole()
 
     async def relay(self, write: Write) -> None:
@@ -135,8 +134,9 @@ class Capture:
         """
         held: list[bytes] = []
         holds_last = not self.is_event_stream
-        async with self._ended_if_it_fails(BrokenStream):
-            async for piece in self._arriving():
+        try:
+            async for piece in self.answer:
+                self._take(piece)
                 if holds_last:  # any piece may be the last, and complete what a client can act on
                     if held:
                         await write(held.pop())
@@ -145,37 +145,37 @@ class Capture:
                     held.append(piece)
                 else:
                     await write(piece)
+        except BaseException as failure:
+            await self._fail(failure, BrokenStream)
         await self._end_whole()
         for piece in held:
             await write(piece)
 
-    async def _arriving(self) -> AsyncIterator[bytes]:
-        async for piece in at_most(self._runtime.max_answer_bytes, self.answer):
-            if self._first_byte_at is None:
-                self._first_byte_at = now()
-            self._pieces.append(piece)
-            yield piece
+    def _take(self, piece: bytes) -> None:
+        """Keep a piece of the answer. Raises AnswerTooLarge."""
+        if self._first_byte_at is None:
+            self._first_byte_at = now()
+        self._size += len(piece)
+        check_size(self._size, self._runtime.max_answer_bytes)
+        self._pieces.append(piece)
 
     def _says_done(self, piece: bytes) -> bool:
         text = self._tail + piece
         self._tail = text[-16:]
         return DONE.search(text) is not None
 
-    @asynccontextmanager
-    async def _ended_if_it_fails(self, error: type[InternalServiceError | BrokenStream]) -> AsyncIterator[None]:
-        """Store the turn as it is if the block does not end well; what the model server did wrong becomes `error`."""
-        try:
-            yield
-        except asyncio.CancelledError:  # the client went away, or the server stops
-            await self._end(TurnStatus.ABORTED, b"".join(self._pieces))
-            raise
-        except (ModelServerError, AnswerTooLarge) as failure:
+    async def _fail(self, failure: BaseException, error: type[InternalServiceError | BrokenStream]) -> NoReturn:
+        """Store the turn as it is, and raise the failure; what the model server did wrong becomes `error`."""
+        received = b"".join(self._pieces)
+        if isinstance(failure, asyncio.CancelledError):  # the client went away, or the server stops
+            await self._end(TurnStatus.ABORTED, received)
+        elif isinstance(failure, ModelServerError | AnswerTooLarge):
             text = f"Model server: {failure}" if isinstance(failure, ModelServerError) else str(failure)
-            await self._end(TurnStatus.FAILED, b"".join(self._pieces), text)
+            await self._end(TurnStatus.FAILED, received, text)
             raise error(text) from failure
-        except BaseException as failure:
-            await self._end(TurnStatus.FAILED, b"".join(self._pieces), f"{type(failure).__name__}: {failure}")
-            raise
+        else:
+            await self._end(TurnStatus.FAILED, received, f"{type(failure).__name__}: {failure}")
+        raise failure
 
     async def _end_whole(self) -> bytes:
         """Store an answer that has wholly arrived; its bytes."""
@@ -190,7 +190,7 @@ class Capture:
         self._runtime.in_flight -= 1
         if self._answer is not None:
             self._answer.close()
-        with aws_errors():
+        try:
             await self._runtime.store.end_turn(
                 self._trajectory,
                 self._number,
@@ -205,3 +205,5 @@ class Capture:
                 first_byte_at=self._first_byte_at,
                 ended_at=now(),
             )
+        except DOMAIN_ERRORS as failure:
+            raise aws_error(failure) from failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emulator.operations.runtime import Runtime, aws_errors
+from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import Answer
 from emulator.trajectory import Status
 
@@ -16,11 +16,13 @@ async def complete_rollout(
     ConflictException (sealed already, or the token was used for something else), ValidationException (unknown job),
     InternalServiceError.
     """
-    with aws_errors():
+    try:
         await runtime.store.complete_rollout(
             job_arn=job_arn,
             trajectory_id=trajectory_id,
             completion=Status(status or Status.READY),
             client_token=client_token,
         )
+    except DOMAIN_ERRORS as error:
+        raise aws_error(error) from error
     return Answer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emulator.inference.model_server import ModelRequest, ModelServerError
-from emulator.operations.capture import AnswerTooLarge, at_most, take_turn
+from emulator.operations.capture import AnswerTooLarge, check_size, take_turn
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import CHAT_COMPLETIONS, COMPLETIONS
 from emulator.protocol.answer import Answer, StreamAnswer
@@ -29,7 +29,10 @@ async def list_models(runtime: Runtime) -> Answer:
     try:
         answer = await runtime.model_server.send(ModelRequest("/v1/models", method="GET"))
         try:
-            body = b"".join([piece async for piece in at_most(runtime.max_answer_bytes, answer)])
+            body = b""
+            async for piece in answer:
+                body += piece
+                check_size(len(body), runtime.max_answer_bytes)
         finally:
             answer.close()
     except (ModelServerError, AnswerTooLarge) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from emulator.inference.model_server import ModelServer
@@ -41,20 +39,21 @@ class Runtime:
 _ERRORS: dict[type[TrajectoryError], type[AWSError]] = {
     UnknownTrajectory: ResourceNotFoundException,
     UnknownJob: ValidationException,  # OBSERVED: "Could not find job", 400
-    InvalidTransition: ConflictException,
     TokenReused: ConflictException,
     InvalidRewards: ValidationException,
 }
 
 
-@contextmanager
-def aws_errors(*, invalid_transition: type[AWSError] = ConflictException) -> Iterator[None]:
-    """Say what the domain and the store raise in the words of AWS."""
-    try:
-        yield
-    except InvalidTransition as error:
-        raise invalid_transition(str(error)) from error
-    except TrajectoryError as error:
-        raise _ERRORS[type(error)](str(error)) from error
-    except StoreError as error:
-        raise InternalServiceError(str(error)) from error
+#: What `aws_error` says in the words of AWS.
+DOMAIN_ERRORS = (TrajectoryError, StoreError)
+
+
+def aws_error(
+    error: TrajectoryError | StoreError, *, invalid_transition: type[AWSError] = ConflictException
+) -> AWSError:
+    """What the domain or the store raised, in the words of AWS."""
+    if isinstance(error, StoreError):
+        return InternalServiceError(str(error))
+    if isinstance(error, InvalidTransition):
+        return invalid_transition(str(error))
+    return _ERRORS[type(error)](str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emulator.operations.runtime import Runtime, aws_errors
+from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import Answer
 
 
@@ -15,8 +15,10 @@ async def update_reward(
     ConflictException (not sealed, rewarded already, or the token was used for something else), ValidationException
     (rewards that do not fit, unknown job), InternalServiceError.
     """
-    with aws_errors():
+    try:
         await runtime.store.update_reward(
             job_arn=job_arn, trajectory_id=trajectory_id, rewards=rewards, client_token=client_token
         )
+    except DOMAIN_ERRORS as error:
+        raise aws_error(error) from error
     return Answer()

@@ -21,8 +21,7 @@ def decode(operation: OperationModel, headers: Mapping[bytes, bytes], body: byte
     Raises SerializationException for what is no JSON or has the wrong type, ValidationException for what
     breaks a constraint of the service model.
     """
-    has_payload = any(member.is_payload for member in operation.members)
-    document = {} if has_payload else _document(body)
+    document = {} if operation.has_payload else _document(body)
     arguments: dict[str, Any] = {}
     for member in operation.members:
         if member.is_payload:

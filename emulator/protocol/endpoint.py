@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
@@ -39,6 +39,22 @@ Authenticate = Callable[[Scope, bytes], None]
 
 #: Checks whether the caller may do this with these arguments; raises AccessDeniedException.
 Authorize = Callable[[Mapping[str, Any]], None]
+
+
+Headers = list[tuple[bytes, bytes]]
+
+#: Where a request's `Exchange` stands among the extensions of its ASGI scope.
+EXCHANGE = "job_runtime_local.exchange"
+
+
+class Exchange(Protocol):
+    """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
+
+    def watch(self, gone: Callable[[], object] | None) -> None:
+        """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
 
 
 class ClientGone(Exception):
@@ -90,7 +106,7 @@ class Endpoint:
             answer = error_answer(InternalServiceError("An internal error occurred; see the log"), self._error_body)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s %d %s %s", scope["method"], scope["path"], answer.status, request_id.decode(), code)
-        await respond(answer, request_id, receive, send)
+        await respond(answer, request_id, scope, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
         # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
@@ -102,7 +118,7 @@ class Endpoint:
         self._authenticate(scope, body)
         arguments = decode(self._operation, headers, body) if self._operation else {}
         self._authorize(arguments)
-        answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), receive)
+        answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
         return answer
 
 
@@ -144,25 +160,23 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
     return Answer(body(error), error.status, "application/json", headers)
 
 
-async def respond(answer: Answer | StreamAnswer, request_id: bytes, receive: Receive, send: Send) -> None:
+async def respond(answer: Answer | StreamAnswer, request_id: bytes, scope: Scope, send: Send) -> None:
     """Write an answer; a stream that breaks leaves its response unfinished, so that the client notices."""
     headers = [(b"x-amzn-requestid", request_id)]
     if answer.content_type is not None:
         headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
-    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
     if isinstance(answer, Answer):
         headers += answer.headers
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-        await send(start)
-        await send({"type": "http.response.body", "body": answer.body})
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        await exchange.answer(answer.status, headers, answer.body)
         return
 
     async def write(piece: bytes) -> None:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    await send(start)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     try:
-        await _while_connected(answer.relay(write), receive)
+        await _while_connected(answer.relay(write), scope)
     except (ClientGone, asyncio.CancelledError):
         return
     except (BrokenStream, AWSError) as error:
@@ -171,21 +185,19 @@ async def respond(answer: Answer | StreamAnswer, request_id: bytes, receive: Rec
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
+async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
     task = asyncio.current_task()
     assert task is not None
-    gone = ended = False
+    gone = False
 
-    def cancel(watch: asyncio.Future[Any]) -> None:
+    def cancel() -> None:
         nonlocal gone
-        # It may be on its way already when the work ends, and must not cancel what comes after.
-        if not ended and not watch.cancelled():
-            gone = True
-            task.cancel()
+        gone = True
+        task.cancel()
 
-    watch = asyncio.ensure_future(receive())
-    watch.add_done_callback(cancel)
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    exchange.watch(cancel)
     try:
         return await work
     except asyncio.CancelledError:
@@ -193,5 +205,4 @@ async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
             raise ClientGone from None
         raise
     finally:
-        ended = True
-        watch.cancel()
+        exchange.watch(None)

@@ -44,6 +44,7 @@ class OperationModel:
     method: str
     path: str
     members: tuple[Member, ...]
+    has_payload: bool  #: whether one of them is the whole body
     errors: frozenset[str]
 
 
@@ -101,7 +102,8 @@ def _operation(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> Opera
     )
     errors = frozenset(error["shape"] for error in operation.get("errors", ()))
     http = operation["http"]
-    return OperationModel(operation["name"], http["method"], http["requestUri"], members, errors)
+    has_payload = "payload" in structure
+    return OperationModel(operation["name"], http["method"], http["requestUri"], members, has_payload, errors)
 
 
 def _member(

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from emulator.store import changes
 from emulator.store.changes import OpenTrajectory
-from emulator.store.database import Database
+from emulator.store.database import open_database
 from emulator.store.writer import Writer
 from emulator.trajectory import Event, Status, TurnStatus, transition
 
@@ -38,7 +38,7 @@ class Store:
 
     def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
-        self._database = Database(path, durability)
+        self._database = open_database(path, durability)
         self._create_trajectories = create_trajectories
         self._any_job = any_job
         self._last_opened: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()

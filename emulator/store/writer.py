@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.store.changes import APPEND_TURN
-from emulator.store.database import checkpoint
+from emulator.store.sqlite import checkpoint
 from emulator.trajectory import TrajectoryError
 
 T = TypeVar("T")

@@ -17,9 +17,11 @@ import pytest
 from sqlalchemy import create_engine
 
 from emulator.settings import Settings
-from emulator.store import DatabaseError, database
-from emulator.store.database import Database, backup, check, migrate, read_engine
+from emulator.store import DatabaseError, migrations
+from emulator.store.database import read_engine
+from emulator.store.migrations import migrate
 from emulator.store.schema import REVISION, metadata
+from emulator.store.sqlite import SQLite, backup, check
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
 from tests.raw_client import RawClient
@@ -36,7 +38,7 @@ def serve_once(path: Path) -> None:
 
 def open_and_close(path: Path) -> Path | None:
     """Open a database as a server does; the copy of before, if it was upgraded."""
-    it = Database(path, "full")
+    it = SQLite(path, "full")
     it.open().dispose()
     it.close()
     return it.backup
@@ -151,7 +153,7 @@ def test_another_name_of_the_file_does_not_get_round_that(database: Path) -> Non
 
 
 def _hold(path: Path, ready: object) -> None:
-    Database(path, "full").open()
+    SQLite(path, "full").open()
     ready.set()  # type: ignore[attr-defined]
     signal.pause()
 
@@ -163,7 +165,7 @@ def test_a_server_that_was_killed_leaves_the_file_free(database: Path) -> None:
     process.start()
     assert ready.wait(30)
     with pytest.raises(DatabaseError, match=f"process {process.pid}"):
-        Database(database, "full").open()
+        SQLite(database, "full").open()
     process.kill()
     process.join()
     open_and_close(database)
@@ -175,9 +177,9 @@ def test_a_server_that_was_killed_leaves_the_file_free(database: Path) -> None:
 @pytest.fixture
 def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A version of the program that knows one more migration; its migrations."""
-    migrations = tmp_path / "migrations"
-    shutil.copytree(database.migrations(), migrations, ignore=shutil.ignore_patterns("__pycache__"))
-    (migrations / "versions" / "9999_next.py").write_text(
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "9999_next.py").write_text(
         f"""
 import sqlalchemy as sa
 from alembic import op
@@ -187,9 +189,9 @@ def upgrade():
     op.execute("UPDATE trajectories SET created_at = 7")
 """
     )
-    monkeypatch.setattr(database, "migrations", lambda: migrations)
-    monkeypatch.setattr(database, "REVISION", "9999")
-    return migrations
+    monkeypatch.setattr(migrations, "folder", lambda: folder)
+    monkeypatch.setattr(migrations, "REVISION", "9999")
+    return folder
 
 
 def of_this_version(path: Path) -> bytes:
@@ -231,8 +233,8 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, re
     path = tmp_path / "t.db"
     of_this_version(path)
     before = dump(path)
-    migrations = request.getfixturevalue("next_version")
-    with (migrations / "versions" / "9999_next.py").open("a") as file:
+    folder = request.getfixturevalue("next_version")
+    with (folder / "versions" / "9999_next.py").open("a") as file:
         file.write('    op.execute("UPDATE nowhere SET a = 1")\n')
     with pytest.raises(DatabaseError, match="no such table: nowhere"):
         open_and_close(path)
@@ -246,7 +248,7 @@ def test_a_newer_database_is_refused_with_a_word_on_what_to_do_and_is_not_touche
         connection.commit()
     before = database.read_bytes()
     with pytest.raises(DatabaseError, match=r"revision 8888.*upgrade job-runtime-local"):
-        Database(database, "full").open()
+        SQLite(database, "full").open()
     with pytest.raises(DatabaseError, match="8888"):
         read_engine(database)
     with pytest.raises(DatabaseError, match="8888"), running_server(Settings(port=0, database=str(database))):
@@ -260,21 +262,21 @@ def test_a_database_of_something_else_is_refused_and_not_touched(database: Path)
         connection.commit()
     before = database.read_bytes()
     with pytest.raises(DatabaseError, match=r"belongs to something else.*'theirs'"):
-        Database(database, "full").open()
+        SQLite(database, "full").open()
     assert database.read_bytes() == before
 
 
 def test_a_file_that_is_no_database_is_refused_and_not_touched(database: Path) -> None:
     database.write_bytes(b"a diary, not a database\n" * 100)
     with pytest.raises(DatabaseError, match="not a database") as caught:
-        Database(database, "full").open()
+        SQLite(database, "full").open()
     assert "\n" not in str(caught.value)
     assert database.read_bytes() == b"a diary, not a database\n" * 100
 
 
 def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="No such file or directory") as caught:
-        Database(tmp_path / "nowhere" / "t.db", "full").open()
+        SQLite(tmp_path / "nowhere" / "t.db", "full").open()
     assert "\n" not in str(caught.value)
 
 

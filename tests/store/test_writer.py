@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from emulator.store import changes
-from emulator.store.database import Database, check
+from emulator.store.sqlite import SQLite, check
 from emulator.store.writer import MAX_BATCH, StoreError, Writer
 from emulator.trajectory import InvalidTransition, Status, TurnStatus, UnknownTrajectory
 from tests.conftest import JOB_ARN
@@ -23,7 +23,7 @@ from tests.stored import PATIENCE, eventually, stored, stored_turns
 
 @asynccontextmanager
 async def writer_on(path: Path) -> AsyncIterator[tuple[Writer, Engine]]:
-    database = Database(path, "normal")
+    database = SQLite(path, "normal")
     engine = database.open()
     writer = Writer(engine)
     try:
