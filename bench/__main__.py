@@ -1,61 +1,116 @@
-"""`python -m bench`: measure, print the table, write JSON."""
+"""Measure the emulator beside its peers; print the tables, write JSON and plots."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
+import time
+import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from bench import native
-from bench.contenders import CONTENDERS, QUICK
-from bench.figures import bodies, resting, rollouts, samples, streams
+from bench.contenders import CONTENDERS, QUICK, Contender
+from bench.figures import bodies, growth, many_streams, resting, rollouts, samples, stored, streams
 from bench.machine import this_machine
-from bench.plan import FULL_SCALE, QUICK_SCALE
-from bench.processes import available_cores
+from bench.plan import FULL_SCALE, QUICK_SCALE, Measure, Scale, Study
+from bench.processes import Cores, available_cores, raise_file_limit
+from bench.report import document, write, write_readme
 from bench.results import Results
 from bench.rig import open_rig, say
 from bench.rounds import run_rounds
 from bench.table import terminal
 from bench.targets import TARGETS, evaluate
 
-GROUPS = (resting, samples, streams, rollouts, bodies)
-MEASURES = [measure for group in GROUPS for measure in group.MEASURES]
-FIGURES = [figure for group in GROUPS for figure in group.FIGURES]
+MEASURES = [measure for group in (resting, samples, streams, rollouts, bodies) for measure in group.MEASURES]
+STUDIES = [*many_streams.STUDIES, *growth.STUDIES, *stored.STUDIES]
+FIGURES = [
+    figure
+    for group in (samples, streams, many_streams, rollouts, bodies, stored, resting, growth)
+    for figure in group.FIGURES
+]
+
+#: The last full run stands in the repository; others do not.
+RESULTS, SCRATCH = Path(__file__).parent / "results", native.BUILD / "results"
 
 
 def main() -> int:
     """Run it."""
     signal.signal(signal.SIGTERM, _terminated)
+    given = _parse()
+    scale = QUICK_SCALE if given.quick else FULL_SCALE
+    is_full = not (given.quick or given.only or given.contenders)
+    measures = [each for each in MEASURES if (each.name in given.only if given.only else each.quick or not given.quick)]
+    studies = [each for each in STUDIES if (each.name in given.only if given.only else not given.quick)]
+    chosen = [CONTENDERS[name] for name in given.contenders or (QUICK if given.quick else CONTENDERS)]
+
+    began, machine, cores = time.monotonic(), this_machine(), available_cores()
+    raise_file_limit()
+    native.build()
+    say(f"{machine}; {cores}")
+    results = _measure(chosen, measures, studies, scale, cores)
+    outcomes = [evaluate(target, results) for target in TARGETS]
+
+    print(f"{machine}; {cores}\n")
+    print(terminal(FIGURES, list(CONTENDERS), results, outcomes))
+    about = {
+        "cores": str(cores),
+        "rounds": scale.rounds,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "contenders": {each.name: _about(each) for each in chosen},
+    }
+    folder = given.output or (RESULTS if is_full else SCRATCH)
+    for file in write(folder, document(machine, about, FIGURES, results, outcomes), results):
+        say(f"wrote {file}")
+    if given.write_readme:
+        write_readme(machine, FIGURES, list(CONTENDERS), results, outcomes)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
+    names = [each.name for each in (*MEASURES, *STUDIES)]
     parser.add_argument("--quick", action="store_true", help="few figures and contenders, in about two minutes")
-    names = [measure.name for measure in MEASURES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="FIGURE", help=f"of: {', '.join(names)}")
     parser.add_argument(
         "--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME", help=f"of: {', '.join(CONTENDERS)}"
     )
-    given = parser.parse_args()
-    scale = QUICK_SCALE if given.quick else FULL_SCALE
-    measures = [each for each in MEASURES if (each.name in given.only if given.only else each.quick or not given.quick)]
-    chosen = [CONTENDERS[name] for name in given.contenders or (QUICK if given.quick else CONTENDERS)]
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where JSON and plots go")
+    parser.add_argument("--write-readme", action="store_true", help="put the tables into bench/README.md")
+    return parser.parse_args()
+
+
+def _measure(
+    chosen: list[Contender], measures: list[Measure], studies: list[Study], scale: Scale, cores: Cores
+) -> Results:
     results = Results()
     contenders = []
+    figures = [figure for measure in measures for figure in measure.figures]
+    figures += [figure for study in studies for figure in study.figures if not figure.columns]
     for each in chosen:
         if (reason := each.missing) is None:
             contenders.append(each)
         else:
-            for measure in measures:
-                results.skip(measure.figures, each.name, reason)
-    native.build()
-    cores = available_cores()
-    say(str(cores))
+            say(f"{each.name} is not run: {reason}")
+            results.skip(figures, each.name, reason)
     with open_rig(cores) as rig:
-        run_rounds(rig, contenders, measures, scale, results)
+        if measures:
+            run_rounds(rig, contenders, measures, scale, results)
+        for study in studies:
+            try:
+                study.run(rig, contenders, results, scale)
+            except Exception as error:  # of whatever kind: it must not take the other figures with it
+                say("".join(traceback.format_exception(error)))
+                for figure in study.figures:
+                    for column in figure.columns or [each.name for each in contenders]:
+                        results.fail([figure], column, f"{study.name} broke off: {error!r}")
     results.subtract_direct(FIGURES)
-    outcomes = [evaluate(target, results) for target in TARGETS]
-    print(this_machine())
-    print(terminal(FIGURES, list(CONTENDERS), results, outcomes), end="")
-    return 0
+    return results
+
+
+def _about(contender: Contender) -> dict[str, str]:
+    return {"about": contender.about, "version": contender.version() if contender.missing is None else "not installed"}
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:

@@ -227,4 +227,4 @@ NORMAL = _our_contender("normal", "committed before the answer")
 MEMORY = _our_contender("memory", "nothing on disk")
 
 CONTENDERS = {each.name: each for each in (DIRECT, NGINX, VLLM_ROUTER, LITELLM, RLLM, MOTO, FULL, NORMAL, MEMORY)}
-QUICK = ("direct", "nginx", "full", "normal")
+QUICK = ("direct", "nginx", "vllm-router", "full", "normal")

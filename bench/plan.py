@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.contenders import Contender
 from bench.results import Figure, Results
-from bench.rig import Visit
+from bench.rig import Rig, Visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +37,12 @@ class Measure:
     quick: bool = False
     once_if_slow: bool = False  #: slow contenders do it in the first round only
     leaves_out: Callable[[Contender], str | None] = _everyone  #: why a contender is left out; None: it is not
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Something that starts contenders by itself, because it wants them fresh, or with a database of its own."""
+
+    name: str
+    figures: Sequence[Figure]
+    run: Callable[[Rig, Sequence[Contender], Results, Scale], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,9 @@ def start(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children: politely first, then by force."""
+    """End a process and its children, if it still runs: politely first, then by force."""
+    if process.poll() is not None:
+        return
     children: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(process.pid).children(recursive=True)
@@ -92,6 +95,12 @@ def cpu_seconds(pid: int) -> float:
 def memory_bytes(pid: int) -> int:
     """Memory of a process and its children; pages that several share are counted once (PSS)."""
     return sum(each.memory_full_info().pss for each in _tree(pid))
+
+
+def raise_file_limit() -> None:
+    """Let this process, and what it starts, open as many files as the system allows: thousands of streams need it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ class Figure:
     unit: str
     peer: str | None = None  #: the contender whose value is 1 in the ratios
     added_to: str | None = None  #: the figure that this one is less that of the model server direct, round by round
+    columns: tuple[str, ...] = ()  #: instead of the contenders: what is compared
 
 
 @dataclass(slots=True)
@@ -48,6 +49,15 @@ class Results:
         """Why there is no value; None: nobody asked for it."""
         key = (figure, contender)
         return f"FAILED: {self.failed[key]}" if key in self.failed else self.not_run.get(key)
+
+    def names(self) -> set[str]:
+        """The figures of which something is known."""
+        return {name for known in (self.values, self.not_run, self.failed) for name, _ in known}
+
+    def contenders(self, figure: str) -> list[str]:
+        """Those of whom something is known about this figure."""
+        keys = [key for known in (self.values, self.not_run, self.failed) for key in known]
+        return list(dict.fromkeys(contender for name, contender in keys if name == figure))
 
     def ratio(self, figure: Figure, contender: str) -> float | None:
         """The value over its peer's, in this run."""

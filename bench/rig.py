@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.contenders import Contender, Place
-from bench.native import MODEL_SERVER, Load, LoadError, RunningLoad
+from bench.native import BUILD, MODEL_SERVER, Load, LoadError, RunningLoad
 from bench.processes import Cores, cpu_seconds, end, free_port, memory_bytes, start
 
 #: No contender takes longer to start.
@@ -57,8 +57,9 @@ class Rig:
 
 @contextlib.contextmanager
 def open_rig(cores: Cores) -> Iterator[Rig]:
-    """Start the model server; everything of the run is in one temporary folder, which goes with it."""
-    with tempfile.TemporaryDirectory(prefix="job-runtime-local-bench-") as name:
+    """Start the model server; what the run writes is in one folder, which goes with it."""
+    # Beside the sources and not in /tmp, which may be in memory: a disk is part of what is measured.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=BUILD) as name:
         folder, port = Path(name), free_port()
         process = start([str(MODEL_SERVER), str(port)], cores.load, folder / "model_server.log")
         try:
@@ -120,12 +121,16 @@ class Visit:
         self.cycles += 10_000_000  # more than any load gets through
         return RunningLoad(self.place.port, requests, options, self.rig.cores.load)
 
-    def finish(self, running: RunningLoad, timeout: float = 240.0) -> Load:
-        """What a load came to. Raises ContenderFailed where answers fail."""
+    def result(self, running: RunningLoad, timeout: float = 240.0) -> Load:
+        """What a load came to, failures included. Raises ContenderFailed where it did not come to an end."""
         try:
-            load = running.result(timeout)
+            return running.result(timeout)
         except LoadError as error:
             raise ContenderFailed(str(error)) from None
+
+    def finish(self, running: RunningLoad) -> Load:
+        """What a load came to. Raises ContenderFailed where answers fail."""
+        load = self.result(running)
         if load.errors or load.lost or not load.requests:
             wrong = f"{load.errors} of {load.requests} requests went wrong, {load.lost} got no answer"
             raise ContenderFailed(f"{wrong} (statuses {load.status})")
@@ -140,7 +145,7 @@ class Visit:
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:
-                raise LoadError(f"the model server answered {answer.status} to PUT {path}")
+                raise ContenderFailed(f"the model server answered {answer.status} to PUT {path}")
         connection.close()
 
     def cpu(self) -> float:
@@ -150,6 +155,10 @@ class Visit:
     def memory(self) -> int:
         """Its memory, in bytes."""
         return memory_bytes(self.process.pid)
+
+    def end(self) -> None:
+        """End it now; its files are there until the visit is over."""
+        end(self.process)
 
     def get(self, path: str) -> bytes:
         """What one of its pages says. Raises ContenderFailed."""

@@ -42,8 +42,8 @@ def _measure(visit: Visit, measure: Measure, results: Results, scale: Scale) -> 
         return
     try:
         measure.run(visit, results, scale)
-    except ContenderFailed as error:
+    except (ContenderFailed, OSError) as error:
         results.fail(measure.figures, contender.name, str(error))
         say(f"  {contender.name}: {measure.name}: {error}")
         if visit.process.poll() is not None:
-            raise
+            raise ContenderFailed(f"ended with {visit.process.returncode} during {measure.name}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.results import Figure, Results
-from bench.targets import Outcome
+from bench.targets import NOT_ASKED, Outcome
 
 
 def shown(value: float) -> str:
@@ -25,7 +25,7 @@ def _verdict(outcome: Outcome) -> str:
     return outcome.verdict
 
 
-def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str]]:
+def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """What was promised, the bound, the value, the verdict."""
     return [
         (
@@ -44,12 +44,21 @@ def terminal(
     """Everything, for a terminal."""
     lines: list[str] = []
     for figure in figures:
-        block = list(_block(figure, contenders, results, outcomes))
+        block = list(_block(figure, figure.columns or contenders, results, outcomes))
         if block:
-            peer = f", and over {figure.peer}'s" if figure.peer else ""
-            lines += [f"{figure.title} ({figure.unit}{peer})", *block, ""]
-    lines += ["Targets", *_columns(outcome_rows(outcomes))]
+            lines += [f"{figure.title}{_in(figure, results)}", *block, ""]
+    asked = [outcome for outcome in outcomes if outcome.reason != NOT_ASKED]
+    lines += ["Targets", *_columns(outcome_rows(asked))]
+    if others := len(outcomes) - len(asked):
+        lines.append(f"  and {others} of figures that were not asked for")
     return "\n".join(lines) + "\n"
+
+
+def _in(figure: Figure, results: Results) -> str:
+    """Its unit, and what the ratios are to."""
+    has_peer = figure.peer is not None and results.median(figure.name, figure.peer) is not None
+    known = [figure.unit] * bool(figure.unit) + [f"× {figure.peer}"] * has_peer
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _block(figure: Figure, contenders: Sequence[str], results: Results, outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -62,14 +71,25 @@ def _block(figure: Figure, contenders: Sequence[str], results: Results, outcomes
         ratio = results.ratio(figure, contender)
         times = "" if ratio is None else f"{shown(ratio)}×"
         held = [
-            f"{outcome.target.about}: {outcome.target.shown_bound}: {outcome.verdict}"
+            f"{_bound(outcome)}: {outcome.verdict}"
             for outcome in outcomes
             if (outcome.target.figure, outcome.target.contender) == (figure.name, contender)
         ]
         yield f"  {contender:<14} {shown(value):>10} {times:>9}  {'; '.join(held)}".rstrip()
 
 
+def _bound(outcome: Outcome) -> str:
+    """`at least 0.45 × vllm-router`, or `… × rate_32` where another figure is meant."""
+    target = outcome.target
+    if target.over is None:
+        return target.shown_bound
+    figure, contender = target.over
+    return f"{target.shown_bound} {contender}{'' if figure == target.figure else f' ({figure})'}"
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if not rows:
+        return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -78,17 +98,27 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def markdown(
     figures: Sequence[Figure], contenders: Sequence[str], results: Results, outcomes: Sequence[Outcome]
 ) -> str:
-    """The targets, then a row a figure and a column a contender."""
+    """The targets; a row a figure and a column a contender; the same for figures with columns of their own."""
     lines = ["| Target | Bound | Measured | |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in outcome_rows(outcomes)]
-    measured = [each for each in contenders if any(results.median(figure.name, each) is not None for figure in figures)]
-    lines += ["", "| Figure | " + " | ".join(measured) + " |", "|---" * (len(measured) + 1) + "|"]
-    for figure in figures:
-        cells = [_cell(figure, contender, results) for contender in measured]
-        if any(cells):
-            peer = f"; × {figure.peer}" if figure.peer else ""
-            lines.append(f"| {figure.title} ({figure.unit}{peer}) | " + " | ".join(cells) + " |")
+    for columns in dict.fromkeys(figure.columns for figure in figures):
+        alike = [figure for figure in figures if figure.columns == columns]
+        lines += ["", *_matrix(alike, columns or contenders, results)]
     return "\n".join(lines) + "\n"
+
+
+def _matrix(figures: Sequence[Figure], columns: Sequence[str], results: Results) -> Iterator[str]:
+    known = results.names()
+    measured = [each for each in columns if any(results.median(figure.name, each) is not None for figure in figures)]
+    yield "| Figure | " + " | ".join(measured) + " |"
+    yield "|---" + "|---:" * len(measured) + "|"
+    for figure in figures:
+        if figure.name in known:
+            yield (
+                f"| {figure.title}{_in(figure, results)} | "
+                + " | ".join(_cell(figure, each, results) for each in measured)
+                + " |"
+            )
 
 
 def _cell(figure: Figure, contender: str, results: Results) -> str:
