@@ -73,7 +73,7 @@ void bytes_free(struct bytes *bytes) {
 }
 
 size_t head_length(const char *data, size_t length) {
-    const char *end = memmem(data, length, "\r\n\r\n", 4);
+    const char *end = length == 0 ? NULL : memmem(data, length, "\r\n\r\n", 4);
     return end == NULL ? 0 : (size_t)(end - data) + 4;
 }
 

@@ -5,8 +5,8 @@
 #include "common.h"
 
 struct event {
-    bool done;          /* data: [DONE] */
-    uint64_t written;   /* the time in its content; 0 if there is none */
+    bool done;        /* data: [DONE] */
+    uint64_t written; /* the time in its content; 0 if there is none */
 };
 
 struct event_reader {

@@ -22,7 +22,8 @@ static const char USAGE[] =
     "  @TRAJECTORY@  the number of the first of --turns (10) passes of a connection: no two connections share one\n"
     "Without --rate a connection sends its next request when the answer is whole. With it, R requests a second are\n"
     "due at even distances over all connections, and latency counts from when a request was due.\n"
-    "--warmup S sends for S seconds first and counts nothing of it; --timeout S (30) is the patience with an answer.\n";
+    "--warmup S sends for S seconds first and counts nothing of it; --timeout S (30) is the patience with an answer,\n"
+    "from sending the request to its last byte. What was sent is waited for.\n";
 
 static uint64_t whole_option(const char *name, const char *text, uint64_t least, uint64_t most) {
     uint64_t value;
@@ -64,6 +65,7 @@ static void read_address(const char *text, struct settings *settings) {
     if (colon == NULL || !whole_number(colon + 1, strlen(colon + 1), 1, 65535, &port)) {
         die(2, "the address must be HOST:PORT, such as 127.0.0.1:8080, not '%s'", text);
     }
+    settings->server = text;
     size_t length = (size_t)(colon - text);
     if (length >= 2 && text[0] == '[' && text[length - 1] == ']') text++, length -= 2;
     snprintf(host, sizeof(host), "%.*s", (int)length, text);
@@ -106,9 +108,8 @@ static void read_option(int option, const char *name, const char *value, struct 
     case 'h':
         fputs(USAGE, stdout);
         exit(0);
-    default:
-        fputs(USAGE, stderr); /* getopt has said what is wrong */
-        exit(2);
+    default: /* getopt has said what is wrong */
+        die(2, "load --help lists the options");
     }
 }
 
@@ -126,10 +127,10 @@ static struct settings read_arguments(int count, char **arguments) {
     while ((option = getopt_long(count, arguments, "", OPTIONS, &index)) != -1) {
         read_option(option, OPTIONS[index].name, optarg, &settings);
     }
-    if (optind != count - 1) die(2, "one address is needed, HOST:PORT\n%s", USAGE);
+    if (optind != count - 1) die(2, "one address is needed, HOST:PORT; load --help says more");
     read_address(arguments[optind], &settings);
     if (settings.connections == 0) die(2, "--connections is needed: how many connections to open");
-    if ((settings.seconds > 0) == (settings.requests > 0)) die(2, "either --seconds or --requests is needed");
+    if ((settings.seconds > 0) == (settings.requests > 0)) die(2, "one of --seconds and --requests is needed, not both");
     if (settings.file_count == 0) die(2, "--request is needed: a file with a raw HTTP/1.1 request");
     uint64_t limit = raise_file_limit();
     if (settings.connections + 16 > limit) {
@@ -153,7 +154,7 @@ static void print_report(const struct statistics *statistics, uint64_t connectio
     print_count("errors", statistics->errors);
     print_count("lost", statistics->lost);
     print_count("bytes", statistics->bytes);
-    printf(",\"seconds\":%.6f,\"rate\":%.2f", statistics->seconds, (double)statistics->requests / statistics->seconds);
+    printf(",\"seconds\":%.9f,\"rate\":%.2f", statistics->seconds, (double)statistics->requests / statistics->seconds);
     print_count("connections", connections);
     printf(",\"status\":{");
     for (size_t status = 0; status < LENGTH(statistics->status); status++) {
@@ -176,7 +177,7 @@ int main(int count, char **arguments) {
     static struct statistics statistics;
     struct settings settings = read_arguments(count, arguments);
     uint64_t opened = runner_open(&settings);
-    if (opened == 0) die(1, "cannot connect: %m");
+    if (opened == 0) die(1, "cannot connect to %s: %m", settings.server);
     if (opened < settings.connections) {
         fprintf(stderr, "%" PRIu64 " of %" PRIu64 " connections could be opened\n", opened, settings.connections);
     }

@@ -20,20 +20,15 @@
 
 #include "answers.h"
 #include "common.h"
+#include "question.h"
 #include "schedule.h"
-
-#define WISH_LENGTH 14 /* of "stream": true */
 
 struct connection {
     struct entry next_event; /* first: the schedule gives it back */
     int fd;
     enum { READING_HEAD, READING_BODY, ANSWERING } state;
-    bool close_after, wants_stream, deaf;
-    enum { GET, POST, PUT, OTHER } method;
-    char path[64];
-    char tail[WISH_LENGTH]; /* of the body so far: the wish for a stream may be split */
-    size_t tail_length;
-    struct body body;
+    bool deaf;
+    struct question question;
     struct bytes in, out; /* what cannot be read yet, what cannot be written yet */
     size_t written;       /* of out */
     uint64_t events_left, events, interval, delay; /* delay: once, after the first event */
@@ -139,20 +134,20 @@ static bool begin_stream(struct connection *c) {
 }
 
 static bool set(struct connection *c, const char *name, uint64_t least, uint64_t most, uint64_t *setting) {
-    const char *value = c->path + strlen(name);
+    const char *value = c->question.path + strlen(name);
     if (!whole_number(value, strlen(value), least, most, setting)) return write_answer(c, &server.answers.bad_setting);
     return write_answer(c, &server.answers.empty);
 }
 
 static bool answer(struct connection *c) {
     c->state = ANSWERING;
-    if (c->method == POST) return c->wants_stream ? begin_stream(c) : write_answer(c, &server.answers.completion);
-    if (c->method == GET) {
-        return write_answer(c, strcmp(c->path, "/v1/models") == 0 ? &server.answers.models : &server.answers.empty);
+    if (c->question.method == POST) return c->question.wants_stream ? begin_stream(c) : write_answer(c, &server.answers.completion);
+    if (c->question.method == GET) {
+        return write_answer(c, strcmp(c->question.path, "/v1/models") == 0 ? &server.answers.models : &server.answers.empty);
     }
-    if (c->method == OTHER) return write_answer(c, &server.answers.not_allowed);
-    if (strncmp(c->path, "/interval/", 10) == 0) return set(c, "/interval/", 0, 3600000000u, &server.interval);
-    if (strncmp(c->path, "/chunks/", 8) == 0) return set(c, "/chunks/", 1, 1000000, &server.chunks);
+    if (c->question.method == OTHER) return write_answer(c, &server.answers.not_allowed);
+    if (strncmp(c->question.path, "/interval/", 10) == 0) return set(c, "/interval/", 0, 3600000000u, &server.interval);
+    if (strncmp(c->question.path, "/chunks/", 8) == 0) return set(c, "/chunks/", 1, 1000000, &server.chunks);
     return write_answer(c, &server.answers.not_found);
 }
 
@@ -160,83 +155,34 @@ static bool answered(const struct connection *c) {
     return c->events_left == 0 && c->out.length == 0;
 }
 
-static bool wishes_stream(const char *data, size_t length) {
-    const char *end = data + length;
-    while ((data = memmem(data, (size_t)(end - data), "\"stream\":", 9)) != NULL) {
-        data += 9;
-        const char *value = data < end && *data == ' ' ? data + 1 : data;
-        if (end - value >= 4 && memcmp(value, "true", 4) == 0) return true;
-    }
-    return false;
-}
-
-/* Looks for the wish in a piece of the body, and across the border to the piece before. */
-static void look_for_wish(struct connection *c, const char *piece, size_t length) {
-    if (c->wants_stream) return;
-    size_t head = length < WISH_LENGTH ? length : WISH_LENGTH;
-    if (c->tail_length > 0) {
-        char border[2 * WISH_LENGTH];
-        memcpy(border, c->tail, c->tail_length);
-        memcpy(border + c->tail_length, piece, head);
-        c->wants_stream = wishes_stream(border, c->tail_length + head);
-    }
-    c->wants_stream = c->wants_stream || wishes_stream(piece, length);
-    size_t kept = WISH_LENGTH - head < c->tail_length ? WISH_LENGTH - head : c->tail_length;
-    memmove(c->tail, c->tail + c->tail_length - kept, kept);
-    memcpy(c->tail + kept, piece + length - head, head);
-    c->tail_length = kept + head;
+static ssize_t refuse(struct connection *c) {
+    write_answer(c, &server.answers.malformed);
+    return -1;
 }
 
 static bool begin_request(struct connection *c, const char *head, size_t length) {
-    struct fields fields;
-    const char *line_end = memchr(head, '\r', length);
-    const char *path = memchr(head, ' ', (size_t)(line_end - head));
-    const char *version = path == NULL ? NULL : memchr(path + 1, ' ', (size_t)(line_end - path) - 1);
-    if (version == NULL || strncmp(version, " HTTP/1.", 8) != 0 || !read_fields(head, length, &fields)) return false;
-    size_t path_length = (size_t)(version - ++path);
-    if (path_length >= sizeof(c->path)) path_length = sizeof(c->path) - 1;
-    memcpy(c->path, path, path_length);
-    c->path[path_length] = '\0';
-    if (strncmp(head, "POST ", 5) == 0) c->method = POST;
-    else if (strncmp(head, "GET ", 4) == 0) c->method = GET;
-    else c->method = strncmp(head, "PUT ", 4) == 0 ? PUT : OTHER;
-    c->close_after = fields.close || version[8] == '0';
-    c->wants_stream = false;
-    c->tail_length = 0;
-    body_begin(&c->body, &fields, false);
+    if (!question_begin(&c->question, head, length)) return false;
     c->state = READING_BODY;
-    return !fields.expects_continue || write_answer(c, &server.answers.go_on);
+    return !c->question.expects_continue || write_answer(c, &server.answers.go_on);
 }
 
 /* Reads what came and answers; returns how much of it was taken, or -1 if the connection is to be closed. */
 static ssize_t take(struct connection *c, const char *data, size_t length) {
-    const char *at = data, *end = data + length, *piece;
+    const char *at = data, *end = data + length;
     while (c->state != ANSWERING && (at < end || c->state == READING_BODY)) {
         if (c->state == READING_HEAD) {
             size_t head = head_length(at, (size_t)(end - at));
             if (head == 0 && end - at < MAX_HEAD) break;
-            if (head == 0 || !begin_request(c, at, head)) {
-                write_answer(c, &server.answers.malformed);
-                return -1;
-            }
+            if (head == 0 || !begin_request(c, at, head)) return refuse(c);
             at += head;
         }
-        size_t size;
-        switch (body_next(&c->body, &at, end, &piece, &size)) {
-        case BODY_PIECE:
-            look_for_wish(c, piece, size);
-            break;
-        case BODY_MORE:
-            return at - data;
-        case BODY_MALFORMED:
-            write_answer(c, &server.answers.malformed);
-            return -1;
-        case BODY_END:
-            if (!answer(c)) return -1;
-            if (!answered(c)) break;
-            if (c->close_after) return -1;
-            c->state = READING_HEAD;
-        }
+        enum body_step step = question_read(&c->question, &at, end);
+        if (step == BODY_MORE) break;
+        if (step == BODY_MALFORMED) return refuse(c);
+        if (!answer(c)) return -1;
+        if (!answered(c)) break;
+        if (c->question.close) return -1;
+        c->state = READING_HEAD;
     }
     return at - data;
 }
@@ -251,7 +197,7 @@ static bool take_kept(struct connection *c) {
 
 static bool go_on(struct connection *c) {
     if (c->state != ANSWERING || !answered(c)) return true;
-    if (c->close_after) return false;
+    if (c->question.close) return false;
     c->state = READING_HEAD;
     if (c->in.length > 0 && !take_kept(c)) return false;
     if (c->deaf && c->state != ANSWERING) {

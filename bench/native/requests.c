@@ -29,7 +29,11 @@ static struct bytes read_file(const char *path) {
 static void check(const struct bytes *bytes, const char *path) {
     struct fields fields;
     size_t head = head_length(bytes->data, bytes->length);
-    if (head == 0) die(2, "--request %s: it must be a raw HTTP/1.1 request, and its head end with an empty line (CR LF)", path);
+    const char *line_end = head > 0 ? memchr(bytes->data, '\r', head) : NULL;
+    if (line_end == NULL || line_end - bytes->data < 9 || memcmp(line_end - 9, " HTTP/1.1", 9) != 0) {
+        die(2, "--request %s: it must be a raw HTTP/1.1 request, each line of its head ending with CR LF", path);
+    }
+    if (memcmp(bytes->data, "HEAD ", 5) == 0) die(2, "--request %s: any method but HEAD, whose answer has no body", path);
     if (!read_fields(bytes->data, head, &fields)) die(2, "--request %s: a field of its head is malformed", path);
     if (fields.chunked) die(2, "--request %s: its body must have a content-length, not be chunked", path);
     if (fields.length != bytes->length - head) {

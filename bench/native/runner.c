@@ -13,25 +13,20 @@
 #include <unistd.h>
 
 #include "common.h"
-#include "events.h"
+#include "reply.h"
 
 #define TICK 100000000u /* ns; how often to look for what takes too long */
 
 struct connection {
-    /* Resting: its request failed, and the next waits for a tick, so that a dead server is not called in a circle. */
+    /* Resting: its request failed, and the next waits for a tick, so that a dead server is not called in a circle */
     enum { IDLE, RESTING, CONNECTING, SENDING, WAITING } state;
     int fd; /* -1: closed; opened again for the next request */
     uint64_t numbers[NUMBERS], cycles;
     size_t file;
-    uint64_t due, sent;
-    struct bytes out, head; /* what is not sent yet, a head that is not whole */
-    size_t written;         /* of out */
-    bool in_body, done;
-    unsigned status;
-    uint64_t events;
-    struct fields fields;
-    struct body body;
-    struct event_reader reader;
+    uint64_t due;
+    struct bytes out; /* what is not sent yet */
+    size_t written;   /* of out */
+    struct reply reply;
     struct connection *next; /* free connection */
 };
 
@@ -87,7 +82,7 @@ static void end_request(struct connection *c, int state) {
 
 static void fail(struct connection *c) {
     runner.statistics->errors++;
-    if (c->in_body && c->fields.event_stream && !c->done) runner.statistics->lost++;
+    if (reply_lost(&c->reply)) runner.statistics->lost++;
     disconnect(c);
     end_request(c, runner.settings->rate > 0 ? IDLE : RESTING);
 }
@@ -168,15 +163,14 @@ static void begin(struct connection *c, uint64_t due) {
     runner.in_flight++;
     choose_request(c);
     c->due = due;
-    c->sent = runner.now;
-    c->head.length = 0;
-    c->in_body = c->done = false;
+    reply_begin(&c->reply, runner.now);
     if (c->fd < 0) reconnect(c);
     else send_request(c);
 }
 
 /* The next request of a closed loop. */
 static void begin_next(struct connection *c) {
+    runner.now = now_ns();
     if (runner.begun < runner.quota && runner.now < runner.stop) begin(c, runner.now);
     else c->state = IDLE;
 }
@@ -186,6 +180,7 @@ static void begin_due(void) {
     while (runner.first_free != NULL && runner.begun < runner.quota && arrival(runner.begun) <= runner.now) {
         struct connection *c = runner.first_free;
         runner.first_free = c->next;
+        runner.now = now_ns();
         begin(c, arrival(runner.begun));
     }
     if (runner.first_free == NULL) count_late();
@@ -194,72 +189,12 @@ static void begin_due(void) {
 static void finish(struct connection *c) {
     struct statistics *statistics = runner.statistics;
     statistics->requests++;
-    statistics->status[c->status]++;
-    if (c->fields.event_stream && !c->done) statistics->lost++;
+    statistics->status[c->reply.status]++;
+    if (reply_lost(&c->reply)) statistics->lost++;
     histogram_add(&statistics->latency, runner.now - c->due);
-    if (c->fields.close || c->body.kind == BODY_UNTIL_CLOSE || c->state == SENDING) disconnect(c);
+    if (c->reply.fields.close || reply_ends_with_connection(&c->reply) || c->state == SENDING) disconnect(c);
     end_request(c, IDLE);
     if (runner.settings->rate == 0) begin_next(c);
-}
-
-static void count_event(struct connection *c, const struct event *event, uint64_t *here) {
-    struct statistics *statistics = runner.statistics;
-    if (event->done) {
-        c->done = true;
-        return;
-    }
-    if (c->events++ == 0) histogram_add(&statistics->first_event, runner.now - c->sent);
-    statistics->events++;
-    if ((*here)++ > 0) statistics->merged++;
-    if (event->written > 0 && event->written <= runner.now) {
-        histogram_add(&statistics->event_delay, runner.now - event->written);
-    }
-}
-
-enum progress { MORE, WHOLE, MALFORMED };
-
-/* Reads a head; an interim answer (1xx) is passed over. */
-static bool begin_answer(struct connection *c, const char *head, size_t length) {
-    uint64_t status;
-    if (length < 14 || memcmp(head, "HTTP/1.", 7) != 0 || !whole_number(head + 9, 3, 100, 999, &status)) return false;
-    if (!read_fields(head, length, &c->fields)) return false;
-    if (status < 200) return true;
-    if (status == 204 || status == 304) c->fields = (struct fields){.has_length = true, .close = c->fields.close};
-    c->status = (unsigned)status;
-    c->in_body = true;
-    c->events = 0;
-    body_begin(&c->body, &c->fields, true);
-    events_begin(&c->reader);
-    return true;
-}
-
-static enum progress take(struct connection *c, const char **at, const char *end) {
-    uint64_t here = 0;
-    while (!c->in_body) {
-        size_t head = head_length(*at, (size_t)(end - *at));
-        if (head == 0) return end - *at < MAX_HEAD ? MORE : MALFORMED;
-        if (!begin_answer(c, *at, head)) return MALFORMED;
-        *at += head;
-    }
-    for (;;) {
-        const char *piece;
-        size_t length;
-        struct event event;
-        switch (body_next(&c->body, at, end, &piece, &length)) {
-        case BODY_PIECE:
-            if (!c->fields.event_stream) break;
-            for (const char *piece_end = piece + length; events_next(&c->reader, &piece, piece_end, &event);) {
-                count_event(c, &event, &here);
-            }
-            break;
-        case BODY_MORE:
-            return MORE;
-        case BODY_END:
-            return *at == end ? WHOLE : MALFORMED;
-        case BODY_MALFORMED:
-            return MALFORMED;
-        }
-    }
 }
 
 static void receive(struct connection *c) {
@@ -271,22 +206,13 @@ static void receive(struct connection *c) {
         return;
     }
     if (n <= 0) {
-        if (n == 0 && c->in_body && c->body.kind == BODY_UNTIL_CLOSE) finish(c);
+        if (n == 0 && reply_ends_with_connection(&c->reply)) finish(c);
         else fail(c);
         return;
     }
     runner.statistics->bytes += (uint64_t)n;
-    const char *at = buffer, *end = buffer + n;
-    bool kept = c->head.length > 0;
-    if (kept) {
-        bytes_add(&c->head, buffer, (size_t)n);
-        at = c->head.data;
-        end = at + c->head.length;
-    }
-    switch (take(c, &at, end)) {
+    switch (reply_take(&c->reply, buffer, (size_t)n, runner.now, runner.statistics)) {
     case MORE:
-        if (kept) bytes_drop(&c->head, (size_t)(at - c->head.data));
-        else bytes_add(&c->head, at, (size_t)(end - at));
         return;
     case WHOLE:
         finish(c);
@@ -311,7 +237,7 @@ static void tick(void) {
     for (uint64_t i = 0; i < runner.settings->connections; i++) {
         struct connection *c = &runner.connections[i];
         if (c->state == RESTING) begin_next(c);
-        else if (c->state != IDLE && runner.now > c->sent + timeout) fail(c);
+        else if (c->state != IDLE && runner.now > c->reply.sent + timeout) fail(c);
     }
 }
 
@@ -343,7 +269,8 @@ uint64_t runner_open(struct settings *settings) {
     runner.connections = calloc(settings->connections, sizeof(struct connection));
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = &runner.timer};
     if (runner.connections == NULL || epoll_ctl(runner.epoll, EPOLL_CTL_ADD, runner.timer, &event) < 0) die(1, "epoll: %m");
-    struct timeval patience = {.tv_sec = (time_t)settings->timeout, .tv_usec = 1};
+    struct timeval patience = {.tv_sec = (time_t)settings->timeout};
+    patience.tv_usec = (suseconds_t)((settings->timeout - (double)patience.tv_sec) * 1e6);
     for (uint64_t i = 0; i < settings->connections; i++) {
         struct connection *c = &runner.connections[i];
         c->numbers[CONNECTION] = i;

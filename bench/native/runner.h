@@ -6,23 +6,17 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "histogram.h"
 #include "requests.h"
+#include "statistics.h"
 
 struct settings {
+    const char *server; /* as it was named */
     struct sockaddr_storage address;
     socklen_t address_size;
     uint64_t connections, requests, turns, first_cycle; /* requests: 0 if seconds say when to end */
     double seconds, rate, warmup, timeout;              /* rate: 0 for a closed loop */
     struct request *files;
     size_t file_count;
-};
-
-struct statistics {
-    uint64_t requests, errors, lost, bytes, events, merged, behind;
-    uint64_t status[1000];
-    double seconds;
-    struct histogram latency, first_event, event_delay;
 };
 
 /* Opens the connections; returns how many could be opened. */
