@@ -38,10 +38,10 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         """Raises InvalidSetting for a model server that cannot be."""
-        in_memory = settings.durability == "memory"
         self.settings = settings
+        address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
-            None if in_memory else Path(settings.database).absolute(),
+            None if settings.durability == "memory" else address,
             durability=settings.durability,
             create_trajectories=settings.trajectories == "implicit",
             any_job=settings.jobs == "any",

@@ -26,7 +26,7 @@ class JobArn:
             kind, category, name = resource.split("/")
         except ValueError:
             raise ValueError(f"not a job ARN: {text!r}") from None
-        if (arn, service, kind) != ("arn", "sagemaker", "job"):
+        if (arn, service, kind) != ("arn", "sagemaker", "job") or "\0" in text:
             raise ValueError(f"not a job ARN: {text!r}")
         return cls(partition, region, account, category, name)
 

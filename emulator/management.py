@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from emulator import __version__
+from emulator.address import DatabaseURL
 from emulator.documents import parse_time, to_json, trajectory_document, trajectory_summary
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
@@ -47,9 +48,9 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
 # An ARN has no other slashes than these; a trajectory id may have any.
-_ARN = r"(?P<job_arn>arn:[^/]*:job/[^/]+/[^/]+)"
-_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>.+)")
-_TURN = re.compile(_ARN + r"/(?P<trajectory_id>.+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
+_ARN = r"(?P<job_arn>arn:[^/\0]*:job/[^/\0]+/[^/\0]+)"
+_TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)")
+_TURN = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)/(?P<number>[0-9]{1,9})/(?P<side>request|response)")
 #: What no header can carry, so that no Sample could ever find the trajectory.
 _NO_HEADER = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -136,25 +137,34 @@ async def _info(emulator: _Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    shown["model"] = settings.shown_model
+    shown |= {"model": settings.shown_model, "database": settings.shown_database}
     return _json(
         {
             "version": __version__,
             "settings": shown,
             "model_server": {"ready": health.ready, "detail": health.detail},
-            "database": await asyncio.to_thread(_database, settings),
+            "database": await _database(emulator),
         }
     )
 
 
-def _database(settings: Settings) -> dict[str, Any]:
+async def _database(emulator: _Emulator) -> dict[str, Any]:
     """Where the database is, and its bytes, those of its write-ahead log included."""
+    settings = emulator.settings
     if settings.durability == "memory":
         return {"path": None, "durability": "memory", "bytes": None}
-    path = Path(settings.database).absolute()
+    if isinstance(settings.address, DatabaseURL):
+        from emulator.store.postgresql import size
+
+        shown = {"url": settings.shown_database, "durability": settings.durability}
+        return shown | {"bytes": await emulator.store.read(size)}
+    path = settings.address.absolute()
+    return {"path": str(path), "durability": settings.durability, "bytes": await asyncio.to_thread(_size, path)}
+
+
+def _size(path: Path) -> int:
     files = [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
-    size = sum(file.stat().st_size for file in files)
-    return {"path": str(path), "durability": settings.durability, "bytes": size}
+    return sum(file.stat().st_size for file in files)
 
 
 async def _list_trajectories(emulator: _Emulator, request: Request) -> Answer:

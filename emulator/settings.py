@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from emulator.address import Address, DatabaseURL, parse_address
+
 ENVIRONMENT_PREFIX = "JOB_RUNTIME_LOCAL_"
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
@@ -43,11 +45,17 @@ class Settings:
     insecure_remote: bool = _setting(
         False, "listen on an address that is not loopback although --auth is lenient", "listening"
     )
-    database: str = _setting("job-runtime-local.db", "SQLite file that holds the trajectories", "store", metavar="FILE")
+    database: str = _setting(
+        "job-runtime-local.db",
+        "what holds the trajectories: a SQLite file, or postgresql://USER:PASSWORD@HOST:PORT/NAME",
+        "store",
+        metavar="FILE|URL",
+        secret=True,  # `shown_database` is not
+    )
     durability: Literal["full", "normal", "memory"] = _setting(
         "full",
         "full: every answered call survives a power cut (fsync a commit); "
-        "normal: survives a crash of the server; memory: nothing on disk, for tests",
+        "normal: survives a crash of the server (PostgreSQL: as full); memory: nothing on disk, for tests",
         "store",
     )
     model: str = _setting(
@@ -116,6 +124,16 @@ class Settings:
         """The model as it may be shown: a secret may be among vLLM's arguments."""
         return self.model.partition(" ")[0] + " …" if self.model.startswith("vllm:") else self.model
 
+    @property
+    def address(self) -> Address:
+        """What `database` names."""
+        return parse_address(self.database)
+
+    @property
+    def shown_database(self) -> str:
+        """The database as it may be shown: a URL holds a password."""
+        return str(self.address)
+
     def __post_init__(self) -> None:
         """Check what one setting alone, or two together, can get wrong. Raises InvalidSetting."""
         _check_ranges(self)
@@ -130,8 +148,20 @@ class Settings:
             )
         if self.auth == "strict" and not self.key_pairs:
             raise InvalidSetting("auth: strict needs at least one --key-pair KEY_ID:SECRET")
-        if not self.database:
-            raise InvalidSetting("database: must name a file")
+        _check_database(self)
+
+
+def _check_database(settings: Settings) -> None:
+    if not settings.database:
+        raise InvalidSetting("database: must name a file, or a PostgreSQL database")
+    try:
+        address = settings.address
+    except ValueError as error:
+        raise InvalidSetting(f"database: {error}") from None
+    if isinstance(address, DatabaseURL) and settings.durability == "memory":
+        raise InvalidSetting(
+            f"durability: memory keeps nothing, and {address} keeps what is committed: leave out one of the two"
+        )
 
 
 def _check_ranges(settings: Settings) -> None:

@@ -1,16 +1,24 @@
-"""How Alembic reaches the database: on the connection that the emulator hands over, or a file given with -x."""
+"""How Alembic reaches the database: on the connection that the emulator hands over, or an address given with -x."""
 
 from alembic import context
 from sqlalchemy import create_engine
 
+from emulator.address import DatabaseURL, parse_address
+from emulator.store import postgresql
 from emulator.store.schema import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:
-    database = context.get_x_argument(as_dictionary=True).get("database", "job-runtime-local.db")
-    connection = create_engine(f"sqlite:///{database}").connect()
+    address = parse_address(context.get_x_argument(as_dictionary=True).get("database", "job-runtime-local.db"))
+    if isinstance(address, DatabaseURL):
+        engine = postgresql.engine(address, postgresql.PATIENT)
+    else:
+        engine = create_engine(f"sqlite:///{address}")
+    connection = engine.connect()
 
+is_part_of_more = connection.in_transaction()
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()
-connection.commit()
+if not is_part_of_more:
+    connection.commit()

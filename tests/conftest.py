@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from emulator.address import Address, DatabaseURL
 from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
+from tests.postgresql import PostgreSQL, postgresql_server
 
 JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/arithmetic"
 
@@ -24,6 +26,29 @@ def job_arn() -> str:
 def database(tmp_path: Path) -> Path:
     """Where this test's server keeps its trajectories."""
     return tmp_path / "trajectories.db"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server. A test that stops or restarts it leaves it running."""
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[DatabaseURL]:
+    """An empty PostgreSQL database of this test's own."""
+    url = postgresql.create_database()
+    yield DatabaseURL(url)
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database(request: pytest.FixtureRequest) -> Address:
+    """Where this test's server keeps its trajectories: in a file, then in PostgreSQL; `spelled` gives the setting."""
+    name = {"sqlite": "database", "postgresql": "postgresql_database"}[request.param]
+    address: Address = request.getfixturevalue(name)
+    return address
 
 
 @pytest.fixture

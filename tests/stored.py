@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from emulator.address import Address, DatabaseURL
 from emulator.store import queries
 from emulator.store.database import read_engine
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord, TurnRecord
@@ -14,21 +14,28 @@ from emulator.store.queries import TrajectoryFilter, TrajectoryRecord, TurnRecor
 PATIENCE = 30.0
 
 
-def stored(database: Path, trajectory_id: str, job_arn: str | None = None) -> tuple[TrajectoryRecord, list[TurnRecord]]:
+def spelled(database: Address) -> str:
+    """An address as a setting, with what is hidden where it is shown."""
+    return database.conninfo if isinstance(database, DatabaseURL) else str(database)
+
+
+def stored(
+    database: Address, trajectory_id: str, job_arn: str | None = None
+) -> tuple[TrajectoryRecord, list[TurnRecord]]:
     """A trajectory and its turns."""
     with read_engine(database).connect() as connection:
         (trajectory,) = queries.find_trajectories(connection, trajectory_id, job_arn)
         return trajectory, queries.turns_of(connection, trajectory)
 
 
-def stored_turns(database: Path, trajectory_id: str) -> list[TurnRecord]:
+def stored_turns(database: Address, trajectory_id: str) -> list[TurnRecord]:
     """The turns of a trajectory; none if there is no such trajectory yet."""
     with read_engine(database).connect() as connection:
         found = queries.find_trajectories(connection, trajectory_id)
         return queries.turns_of(connection, found[0]) if found else []
 
 
-def all_stored(database: Path) -> dict[tuple[str, str], tuple[TrajectoryRecord, list[TurnRecord]]]:
+def all_stored(database: Address) -> dict[tuple[str, str], tuple[TrajectoryRecord, list[TurnRecord]]]:
     """Every trajectory with its turns, by job and id."""
     with read_engine(database).connect() as connection:
         found = list(queries.iterate_trajectories(connection, TrajectoryFilter()))
@@ -43,7 +50,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def eventually_stored(database: Path, trajectory_id: str, count: int = 1) -> list[TurnRecord]:
+def eventually_stored(database: Address, trajectory_id: str, count: int = 1) -> list[TurnRecord]:
     """The turns of a trajectory once there are so many: for those whose client is not there to hear of it."""
     eventually(lambda: len(stored_turns(database, trajectory_id)) >= count, f"{count} turns")
     return stored_turns(database, trajectory_id)

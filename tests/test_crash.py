@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 
 from emulator.store import queries
-from emulator.store.database import reading
-from emulator.store.sqlite import check
+from emulator.store.database import check, reading
 from emulator.trajectory import Status, TurnStatus
 from tests.conftest import JOB_ARN
 from tests.model_servers import PATIENCE, Exchange, model_server

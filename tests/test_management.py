@@ -262,6 +262,8 @@ def test_a_turn_that_nobody_answered_has_a_request_and_an_error(job_arn: str) ->
     [
         "trajectories/{job_arn}/unknown",
         "trajectories/{job_arn}-2/t-1",
+        "trajectories/{job_arn}/t-1%00",
+        "trajectories/{job_arn}%00/t-1",
         "trajectories/{job_arn}",
         "trajectories/t-1",
         "trajectories/",

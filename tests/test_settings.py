@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from emulator.address import DatabaseURL
 from emulator.settings import InvalidSetting, Settings, load_settings, setting_fields, unknown_variables
 
 
@@ -127,9 +128,27 @@ def test_the_model_is_shown_without_what_may_be_secret() -> None:
     assert load({"model": "http://127.0.0.1:8000"}).shown_model == "http://127.0.0.1:8000"
 
 
+def test_a_database_is_a_file_or_a_postgresql_database() -> None:
+    assert load({"database": "t.db"}).address == Path("t.db")
+    assert load({"database": "postgres://h/n"}).address == DatabaseURL("postgresql://h/n")
+    assert load({"database": "postgresql://u:wJalr@h/n"}).shown_database == "postgresql://u:***@h/n"
+    with pytest.raises(InvalidSetting, match="database: mysql://… is not possible") as caught:
+        load({"database": "mysql://u:wJalr@h/n"})
+    assert "wJalr" not in str(caught.value)
+
+
+def test_postgresql_cannot_keep_nothing() -> None:
+    with pytest.raises(InvalidSetting, match=r"durability: memory keeps nothing.*postgresql://u:\*\*\*@h/n") as caught:
+        load({"database": "postgresql://u:wJalr@h/n", "durability": "memory"})
+    assert "wJalr" not in str(caught.value)
+
+
 def test_secrets_do_not_show() -> None:
-    settings = load({"key_pairs": ["AKID:wJalr"], "model_api_key": "sk-wJalr"})
+    settings = load({"key_pairs": ["AKID:wJalr"], "model_api_key": "sk-wJalr", "database": "postgresql://u:wJalr@h/n"})
     assert "wJalr" not in repr(settings)
     with pytest.raises(InvalidSetting) as caught:
         load({"model_api_key": ["sk-wJalr"]})
+    assert "wJalr" not in str(caught.value)
+    with pytest.raises(InvalidSetting) as caught:
+        load({"database": ["postgresql://u:wJalr@h/n"]})
     assert "wJalr" not in str(caught.value)

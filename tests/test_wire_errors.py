@@ -154,6 +154,8 @@ def test_half_a_surrogate_pair_is_a_serialization_exception(client: RawClient, m
         ({"TrajectoryId": ""}, "trajectoryId"),
         ({"TrajectoryId": "x" * 257}, "trajectoryId"),
         ({"TrajectoryId": None}, "trajectoryId"),
+        ({"TrajectoryId": "t\0"}, "trajectoryId"),
+        ({"ClientToken": "\0"}, "clientToken"),
         ({"JobArn": None}, "jobArn"),
         ({"JobArn": ""}, "jobArn"),
         ({"JobArn": "arn:aws:sagemaker:us-west-2:12345:job/AgentRFT/name"}, "jobArn"),

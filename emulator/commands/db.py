@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from emulator.address import Address, DatabaseURL
 from emulator.commands import Refused, add_config_option, read_settings
 from emulator.commands.terminal import visible
 
@@ -28,19 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_database_option(parser: argparse.ArgumentParser) -> None:
     """Add `--database` and `--config`; `database_of` reads them."""
-    help_text = "SQLite file that holds the trajectories (default: the one that `serve` would take)"
-    parser.add_argument("--database", metavar="FILE", help=help_text)
+    help_text = "SQLite file, or postgresql:// URL, with the trajectories (default: the one that `serve` would take)"
+    parser.add_argument("--database", metavar="FILE|URL", help=help_text)
     add_config_option(parser)
 
 
-def database_of(given: argparse.Namespace) -> Path:
-    """The file that a command is about: the one that `serve`, called so, would take. Raises Refused."""
-    return Path(read_settings({"database": given.database}, given.config).database)
+def database_of(given: argparse.Namespace) -> Address:
+    """The database that a command is about: the one that `serve`, called so, would take. Raises Refused."""
+    return read_settings({"database": given.database}, given.config).address
 
 
 def _upgrade(given: argparse.Namespace) -> int:
-    from emulator.store.database import DatabaseError
-    from emulator.store.sqlite import upgrade
+    from emulator.store.database import DatabaseError, upgrade
 
     database = database_of(given)
     try:
@@ -55,8 +55,14 @@ def _backup(given: argparse.Namespace) -> int:
     from emulator.store.database import DatabaseError
     from emulator.store.sqlite import backup
 
+    database = database_of(given)
+    if isinstance(database, DatabaseURL):
+        raise Refused(
+            f"{database}: backup copies SQLite files; "
+            "copy it with pg_dump, or into a file with `job-runtime-local db copy`"
+        )
     try:
-        copy = backup(database_of(given), given.target)
+        copy = backup(database, given.target)
     except DatabaseError as error:
         raise Refused(str(error)) from None
     print(f"{copy}: {copy.stat().st_size} bytes")
@@ -64,8 +70,7 @@ def _backup(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from emulator.store.database import DatabaseError
-    from emulator.store.sqlite import check
+    from emulator.store.database import DatabaseError, check
 
     try:
         problems = check(database_of(given))

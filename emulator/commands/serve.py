@@ -89,7 +89,7 @@ def _serve(settings: Settings) -> int:
 
 def banner(settings: Settings, url: str) -> str:
     """What a user needs to know when the server is up."""
-    database = "in memory" if settings.durability == "memory" else f"{settings.database} ({settings.durability})"
+    database = "in memory" if settings.durability == "memory" else f"{settings.shown_database} ({settings.durability})"
     return BANNER.format(url=url, model=settings.shown_model, database=database, region=settings.region)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from emulator.address import Address
 from emulator.commands import Refused
 from emulator.commands.db import add_database_option, database_of
 from emulator.commands.terminal import make_console, prepare_output, visible
@@ -175,7 +176,7 @@ def _output(path: Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _reading(database: Path) -> Iterator[Connection]:
+def _reading(database: Address) -> Iterator[Connection]:
     """Raises Refused."""
     from emulator.store.database import DatabaseError, reading
 

@@ -14,7 +14,7 @@ from emulator.protocol.errors import (
     ThrottlingException,
     ValidationException,
 )
-from emulator.store import OpenTrajectory, now
+from emulator.store import OpenTrajectory, Turn, now
 from emulator.trajectory import TurnStatus
 
 EVENT_STREAM = "text/event-stream"
@@ -190,20 +190,21 @@ class Capture:
         self._runtime.in_flight -= 1
         if self._answer is not None:
             self._answer.close()
+        turn = Turn(
+            trajectory=self._trajectory.id,
+            number=self._number,
+            status=status.value,
+            path=self._request.path,
+            http_status=self._answer.status if self._answer else None,
+            content_type=self.content_type if self._answer else None,
+            error=error,
+            arrived_at=self._arrived_at,
+            first_byte_at=self._first_byte_at,
+            ended_at=now(),
+            request=self._request.body,
+            response=response,
+        )
         try:
-            await self._runtime.store.end_turn(
-                self._trajectory,
-                self._number,
-                status=status,
-                path=self._request.path,
-                request=self._request.body,
-                response=response,
-                http_status=self._answer.status if self._answer else None,
-                content_type=self.content_type if self._answer else None,
-                error=error,
-                arrived_at=self._arrived_at,
-                first_byte_at=self._first_byte_at,
-                ended_at=now(),
-            )
+            await self._runtime.store.end_turn(self._trajectory, turn)
         except DOMAIN_ERRORS as failure:
             raise aws_error(failure) from failure

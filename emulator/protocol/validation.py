@@ -37,6 +37,9 @@ def _broken_constraints(member: Member, value: Any) -> list[str]:
     # ASSUMED: a pattern has to match the whole value.
     elif member.pattern is not None and not member.pattern.fullmatch(value):
         broken.append(f"Member must satisfy regular expression pattern: {member.pattern.pattern}")
+    # ASSUMED: a text without U+0000, which neither headers nor PostgreSQL can carry.
+    if "\0" in value:
+        broken.append("Member must not contain the character U+0000")
     if member.enum and value not in member.enum:
         broken.append(f"Member must satisfy enum value set: [{', '.join(member.enum)}]")
     return broken

@@ -9,12 +9,25 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, literal, select, update
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
+from emulator.store.prefixes import LastRequests
 from emulator.store.schema import client_tokens, jobs, trajectories, turns
+from emulator.store.statements import Statement, Transaction
 from emulator.trajectory import (
     Event,
     Status,
@@ -26,12 +39,16 @@ from emulator.trajectory import (
     transition,
 )
 
+#: The job ARN and the id of a trajectory.
+Key = tuple[str, str]
+
 
 @dataclass(slots=True, weakref_slot=True)
 class OpenTrajectory:
     """What is kept at hand of a trajectory: enough to let it take a turn without a look into the database."""
 
     id: int
+    key: Key
     status: Status
     next_number: int
 
@@ -42,66 +59,198 @@ class OpenTrajectory:
         return number
 
 
+class Turn(NamedTuple):
+    """A turn to append, with the names of its columns. Times are microseconds since 1970, UTC."""
+
+    trajectory: int
+    number: int
+    status: str
+    path: str
+    http_status: int | None
+    content_type: str | None
+    error: str | None
+    arrived_at: int
+    first_byte_at: int | None
+    ended_at: int
+    request: bytes
+    response: bytes
+    base: int | None = None  #: set with `shared` when `request` is shortened, on its way to the database
+    shared: int = 0
+
+
 def _parameter(column: str) -> BindParameter[Any]:
-    return bindparam(f"turn_{column}", type_=turns.c[column].type)
+    return bindparam(column, type_=turns.c[column].type)
 
 
-_TURN_COLUMNS = [column.name for column in turns.c if column.name != "id"]
+def _text(status: Status | TurnStatus) -> ColumnElement[str]:
+    return literal_column(f"'{status.value}'", Text)
+
 
 # ASSUMED: a turn whose answer ends after the seal goes to its client, but does not count.
 #: The write itself looks at the trajectory's status.
-APPEND_TURN = insert(turns).from_select(
-    _TURN_COLUMNS,
-    select(
-        *(
-            case(
-                (trajectories.c.status == Status.OPEN.value, _parameter("status")),
-                (
-                    _parameter("status") == TurnStatus.COMPLETED.value,
-                    literal(TurnStatus.DISCARDED.value),
-                ),
-                else_=_parameter("status"),
+_APPEND = Statement(
+    insert(turns).from_select(
+        Turn._fields,
+        select(
+            *(
+                case(
+                    (trajectories.c.status == _text(Status.OPEN), _parameter("status")),
+                    (_parameter("status") == _text(TurnStatus.COMPLETED), _text(TurnStatus.DISCARDED)),
+                    else_=_parameter("status"),
+                )
+                if name == "status"
+                else _parameter(name)
+                for name in Turn._fields
             )
-            if name == "status"
-            else _parameter(name)
-            for name in _TURN_COLUMNS
         )
-    ).where(trajectories.c.id == _parameter("trajectory")),
+        .where(trajectories.c.id == _parameter("trajectory"))
+        .with_for_update(key_share=True),  # SQLite has one writer, and ignores it
+    )
 )
 
 
+class TrajectoryGone(Exception):
+    """Everything was reset while a turn was under way."""
+
+
+def append_turns(transaction: Transaction, last_requests: LastRequests, appended: Sequence[Turn]) -> int:
+    """Append turns, their requests without what they share with the last ones; how many bytes that took.
+
+    Raises TrajectoryGone.
+    """
+    size, rows = 0, []
+    for turn in appended:
+        stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
+        size += len(stored.request) + len(turn.response)
+        row = turn._asdict()
+        row["base"], row["shared"], row["request"] = stored.base, stored.shared, stored.request
+        rows.append(row)
+    if transaction.run_many(_APPEND, rows) != len(rows):
+        raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
+    return size
+
+
+_key = (
+    trajectories.c.job_arn == bindparam("job_arn"),
+    trajectories.c.trajectory_id == bindparam("trajectory_id"),
+)
+
+_FIND = Statement(select(trajectories.c.id, trajectories.c.status).where(*_key).with_for_update(key_share=True))
+
+_FIND_WITH_NUMBER = Statement(
+    select(
+        trajectories.c.id,
+        trajectories.c.status,
+        select(func.coalesce(func.max(turns.c.number) + 1, 0))
+        .where(turns.c.trajectory == trajectories.c.id)
+        .scalar_subquery(),
+    ).where(*_key)
+)
+
+_CREATE = Statement(
+    insert(trajectories)
+    .values(
+        job_arn=bindparam("job_arn"),
+        trajectory_id=bindparam("trajectory_id"),
+        status=Status.OPEN.value,
+        created_at=bindparam("now"),
+    )
+    .returning(trajectories.c.id)
+)
+
+_TAKE_NUMBER = Statement(
+    update(trajectories)
+    .where(*_key, trajectories.c.status == Status.OPEN.value)
+    .values(next_number=trajectories.c.next_number + 1)
+    .returning(trajectories.c.id, trajectories.c.next_number - 1)
+)
+
+_COUNT_COMPLETED = Statement(
+    select(func.count()).where(
+        turns.c.trajectory == bindparam("trajectory"), turns.c.status == TurnStatus.COMPLETED.value
+    )
+)
+
+# The old status stands in the condition: a change that somebody else made in between is never overwritten.
+_move = update(trajectories).where(trajectories.c.id == bindparam("id_"), trajectories.c.status == bindparam("old"))
+
+_SEAL = Statement(_move.values(status=bindparam("new"), completion=bindparam("new"), completed_at=bindparam("now")))
+
+_REWARD = Statement(
+    _move.values(
+        status=bindparam("new"),
+        rewards=bindparam("given", type_=trajectories.c.rewards.type),
+        rewarded_at=bindparam("now"),
+    )
+)
+
+_FIND_JOB = Statement(select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn")))
+
+_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")))
+
+_FIND_TOKEN = Statement(
+    select(client_tokens.c.parameters).where(
+        client_tokens.c.operation == bindparam("operation"),
+        client_tokens.c.job_arn == bindparam("job_arn"),
+        client_tokens.c.token == bindparam("token"),
+    )
+)
+
+_KEEP_TOKEN = Statement(insert(client_tokens))
+
+_RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, jobs)]
+
+
 def open_trajectory(
-    connection: Connection, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
+    transaction: Transaction, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
 ) -> OpenTrajectory:
     """Find a trajectory, or create it if that is allowed.
 
     Raises UnknownJob, UnknownTrajectory.
     """
-    row = _find(connection, job_arn, trajectory_id)
+    row = transaction.row(_FIND_WITH_NUMBER, job_arn=job_arn, trajectory_id=trajectory_id)
     if row is not None:
-        last = connection.scalar(select(func.max(turns.c.number)).where(turns.c.trajectory == row.id))
-        return OpenTrajectory(row.id, Status(row.status), 0 if last is None else last + 1)
-    if not any_job:
-        _require_job(connection, job_arn)
-    # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
-    if not may_create:
-        raise UnknownTrajectory(job_arn, trajectory_id)
-    return _create(connection, job_arn, trajectory_id, now)
+        return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
+    _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+    return _create(transaction, job_arn, trajectory_id, now)
 
 
-def register_job(connection: Connection, *, job_arn: str, now: int) -> None:
+def take_number(
+    transaction: Transaction, *, job_arn: str, trajectory_id: str, may_create: bool, any_job: bool, now: int
+) -> tuple[OpenTrajectory, int]:
+    """Have the database give a turn its number, where other processes take turns too; create the trajectory if allowed.
+
+    A number whose process ends before its turn is stored stays unused.
+
+    Raises UnknownJob, UnknownTrajectory, InvalidTransition.
+    """
+    key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
+    row = transaction.row(_TAKE_NUMBER, **key)
+    if row is None:
+        sealed = transaction.row(_FIND, **key)
+        if sealed is not None:
+            transition(trajectory_id, Status(sealed[1]), Event.SAMPLE)  # raises
+        _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+        _create(transaction, job_arn, trajectory_id, now)
+        (row,) = transaction.rows(_TAKE_NUMBER, **key)
+    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1), row[1]
+
+
+def register_job(transaction: Transaction, *, job_arn: str, now: int) -> None:
     """Make a job known. Registering it again changes nothing."""
-    if connection.scalar(select(jobs.c.job_arn).where(jobs.c.job_arn == job_arn)) is None:
-        connection.execute(insert(jobs).values(job_arn=job_arn, created_at=now))
+    if transaction.row(_FIND_JOB, job_arn=job_arn) is None:
+        transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
 
 
-def register_trajectory(connection: Connection, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
+def register_trajectory(transaction: Transaction, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
     """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing. Raises UnknownJob."""
-    open_trajectory(connection, job_arn=job_arn, trajectory_id=trajectory_id, may_create=True, any_job=any_job, now=now)
+    open_trajectory(
+        transaction, job_arn=job_arn, trajectory_id=trajectory_id, may_create=True, any_job=any_job, now=now
+    )
 
 
 def complete_rollout(
-    connection: Connection,
+    transaction: Transaction,
     *,
     job_arn: str,
     trajectory_id: str,
@@ -114,19 +263,19 @@ def complete_rollout(
 
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused.
     """
-    row = _require(connection, job_arn, trajectory_id, any_job=any_job)
+    id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
     used = _TokenUse("CompleteRollout", job_arn, client_token, _digest(trajectory_id, completion))
-    if used.was_seen(connection):
-        return Status(row.status)
+    if used.was_seen(transaction):
+        return status
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
-    target = transition(trajectory_id, Status(row.status), event)
-    _move(connection, row.id, Status(row.status), status=target, completion=target, completed_at=now)
-    used.remember(connection, row.id)
+    target = transition(trajectory_id, status, event)
+    _move_to(transaction, _SEAL, id_, status, new=target.value, now=now)
+    used.remember(transaction, id_)
     return target
 
 
 def update_reward(
-    connection: Connection,
+    transaction: Transaction,
     *,
     job_arn: str,
     trajectory_id: str,
@@ -139,22 +288,22 @@ def update_reward(
 
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused.
     """
-    row = _require(connection, job_arn, trajectory_id, any_job=any_job)
+    id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
     used = _TokenUse("UpdateReward", job_arn, client_token, _digest(trajectory_id, list(rewards)))
-    if used.was_seen(connection):
-        return Status(row.status)
-    target = transition(trajectory_id, Status(row.status), Event.UPDATE_REWARD)
-    completed = select(func.count()).where(turns.c.trajectory == row.id, turns.c.status == TurnStatus.COMPLETED.value)
-    check_rewards(rewards, connection.scalar(completed) or 0)
-    _move(connection, row.id, Status(row.status), status=target, rewards=list(rewards), rewarded_at=now)
-    used.remember(connection, row.id)
+    if used.was_seen(transaction):
+        return status
+    target = transition(trajectory_id, status, Event.UPDATE_REWARD)
+    ((completed,),) = transaction.rows(_COUNT_COMPLETED, trajectory=id_)
+    check_rewards(rewards, completed)
+    _move_to(transaction, _REWARD, id_, status, new=target.value, given=json.dumps(list(rewards)), now=now)
+    used.remember(transaction, id_)
     return target
 
 
-def reset(connection: Connection) -> None:
+def reset(transaction: Transaction) -> None:
     """Forget everything."""
-    for table in (client_tokens, turns, trajectories, jobs):
-        connection.execute(delete(table))
+    for statement in _RESET:
+        transaction.run(statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,31 +315,24 @@ class _TokenUse:
     token: str | None
     parameters: str
 
-    def was_seen(self, connection: Connection) -> bool:
+    def was_seen(self, transaction: Transaction) -> bool:
         # ASSUMED: with the same parameters a token repeats, with others it conflicts; it is kept with its trajectory.
         if self.token is None:
             return False
-        known = connection.scalar(
-            select(client_tokens.c.parameters).where(
-                client_tokens.c.operation == self.operation,
-                client_tokens.c.job_arn == self.job_arn,
-                client_tokens.c.token == self.token,
-            )
-        )
-        if known is not None and known != self.parameters:
+        known = transaction.row(_FIND_TOKEN, operation=self.operation, job_arn=self.job_arn, token=self.token)
+        if known is not None and known[0] != self.parameters:
             raise TokenReused(self.token)
         return known is not None
 
-    def remember(self, connection: Connection, trajectory: int) -> None:
+    def remember(self, transaction: Transaction, trajectory: int) -> None:
         if self.token is not None:
-            connection.execute(
-                insert(client_tokens).values(
-                    operation=self.operation,
-                    job_arn=self.job_arn,
-                    token=self.token,
-                    parameters=self.parameters,
-                    trajectory=trajectory,
-                )
+            transaction.run(
+                _KEEP_TOKEN,
+                operation=self.operation,
+                job_arn=self.job_arn,
+                token=self.token,
+                parameters=self.parameters,
+                trajectory=trajectory,
             )
 
 
@@ -198,42 +340,35 @@ def _digest(*parameters: object) -> str:
     return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
 
-def _find(connection: Connection, job_arn: str, trajectory_id: str) -> Any:
-    return connection.execute(
-        select(trajectories.c.id, trajectories.c.status).where(
-            trajectories.c.job_arn == job_arn, trajectories.c.trajectory_id == trajectory_id
-        )
-    ).one_or_none()
-
-
-def _require(connection: Connection, job_arn: str, trajectory_id: str, *, any_job: bool) -> Any:
-    row = _find(connection, job_arn, trajectory_id)
+def _require(transaction: Transaction, job_arn: str, trajectory_id: str, *, any_job: bool) -> tuple[int, Status]:
+    row = transaction.row(_FIND, job_arn=job_arn, trajectory_id=trajectory_id)
     if row is None:
         if not any_job:
-            _require_job(connection, job_arn)
+            _require_job(transaction, job_arn)
         raise UnknownTrajectory(job_arn, trajectory_id)
-    return row
+    return row[0], Status(row[1])
 
 
-def _require_job(connection: Connection, job_arn: str) -> None:
-    if connection.scalar(select(jobs.c.job_arn).where(jobs.c.job_arn == job_arn)) is None:
+def _require_job(transaction: Transaction, job_arn: str) -> None:
+    if transaction.row(_FIND_JOB, job_arn=job_arn) is None:
         raise UnknownJob("Could not find job")
 
 
-def _create(connection: Connection, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
-    result = connection.execute(
-        insert(trajectories).values(
-            job_arn=job_arn, trajectory_id=trajectory_id, status=Status.OPEN.value, created_at=now
-        )
-    )
-    key = result.inserted_primary_key
-    assert key is not None
-    return OpenTrajectory(key[0], Status.OPEN, 0)
+def _check_may_create(
+    transaction: Transaction, job_arn: str, trajectory_id: str, *, may_create: bool, any_job: bool
+) -> None:
+    if not any_job:
+        _require_job(transaction, job_arn)
+    # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
+    if not may_create:
+        raise UnknownTrajectory(job_arn, trajectory_id)
 
 
-def _move(connection: Connection, trajectory: int, old: Status, **values: Any) -> None:
-    # The old status stands in the condition: a change that somebody else made in between is never overwritten.
-    changed = connection.execute(
-        update(trajectories).where(trajectories.c.id == trajectory, trajectories.c.status == old.value).values(values)
-    )
-    assert changed.rowcount == 1, "the writer is the only one that changes a status"
+def _create(transaction: Transaction, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
+    ((id_,),) = transaction.rows(_CREATE, job_arn=job_arn, trajectory_id=trajectory_id, now=now)
+    return OpenTrajectory(id_, (job_arn, trajectory_id), Status.OPEN, 0)
+
+
+def _move_to(transaction: Transaction, statement: Statement, id_: int, old: Status, **values: Any) -> None:
+    changed = transaction.run(statement, id_=id_, old=old.value, **values)
+    assert changed == 1, "the row is locked, or the writer is the only one that changes it"

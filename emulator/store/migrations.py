@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect, text
 
-from emulator.store.database import DatabaseError
+from emulator.store.database import DatabaseError, one_line
 from emulator.store.schema import REVISION, metadata
 
 
@@ -30,6 +30,12 @@ def require_current(connection: Connection) -> None:
     if found != REVISION:
         advice = "run `job-runtime-local db upgrade`" if found in _revisions() else "upgrade job-runtime-local"
         raise DatabaseError(f"its tables are of revision {found}, not {REVISION}: {advice}")
+
+
+def require_unchanged(found: str | None) -> None:
+    """Make sure that a database which was up to date once still is. Raises DatabaseError."""
+    if found != REVISION:
+        raise DatabaseError(f"its tables are of revision {found} now, not {REVISION}: somebody has upgraded them")
 
 
 def is_older(found: str | None) -> bool:
@@ -59,7 +65,9 @@ def upgrade_tables(connection: Connection, found: str) -> None:
     try:
         migrate(connection)
     except Exception as error:
-        raise DatabaseError(f"upgrading it from revision {found} failed ({error}); it is as it was") from error
+        raise DatabaseError(
+            f"upgrading it from revision {found} failed ({one_line(error)}); it is as it was"
+        ) from error
 
 
 def migrate(connection: Connection, target: str = "head") -> None:

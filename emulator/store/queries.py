@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
+from emulator.store.prefixes import Stored, restore
 from emulator.store.schema import trajectories, turns
 from emulator.trajectory import Status, TurnStatus, is_eligible
 
@@ -96,15 +97,24 @@ def find_trajectories(connection: Connection, trajectory_id: str, job_arn: str |
 
 def turns_of(connection: Connection, trajectory: TrajectoryRecord) -> list[TurnRecord]:
     """All turns of a trajectory, in the order in which their requests arrived."""
-    query = select(turns).where(turns.c.trajectory == trajectory.id).order_by(turns.c.number)
-    return [_turn(row) for row in connection.execute(query)]
+    # In the order in which they were stored, in which each comes after its base.
+    rows = connection.execute(select(turns).where(turns.c.trajectory == trajectory.id).order_by(turns.c.id)).all()
+    requests = restore(Stored(row.number, row.base, row.shared, row.request) for row in rows)
+    return sorted((_turn(row, requests[row.number]) for row in rows), key=lambda turn: turn.number)
 
 
 def find_turn(connection: Connection, trajectory: TrajectoryRecord, number: int) -> TurnRecord | None:
     """One turn of a trajectory."""
     query = select(turns).where(turns.c.trajectory == trajectory.id, turns.c.number == number)
     row = connection.execute(query).one_or_none()
-    return None if row is None else _turn(row)
+    if row is None:
+        return None
+    stored = [Stored(row.number, row.base, row.shared, row.request)]
+    columns = (turns.c.number, turns.c.base, turns.c.shared, turns.c.request)
+    while (base := stored[-1].base) is not None:
+        query = select(*columns).where(turns.c.trajectory == trajectory.id, turns.c.number == base)
+        stored.append(Stored(*connection.execute(query).one()))
+    return _turn(row, restore(reversed(stored))[number])
 
 
 def _filtered(which: TrajectoryFilter) -> Select[Any]:
@@ -144,7 +154,7 @@ def _trajectory(row: Row[Any], completed_turns: int) -> TrajectoryRecord:
     )
 
 
-def _turn(row: Row[Any]) -> TurnRecord:
+def _turn(row: Row[Any], request: bytes) -> TurnRecord:
     return TurnRecord(
         number=row.number,
         status=TurnStatus(row.status),
@@ -155,6 +165,6 @@ def _turn(row: Row[Any]) -> TurnRecord:
         arrived_at=row.arrived_at,
         first_byte_at=row.first_byte_at,
         ended_at=row.ended_at,
-        request=row.request,
+        request=request,
         response=row.response,
     )

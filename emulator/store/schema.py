@@ -21,9 +21,12 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
+
+#: SQLite counts rows up by itself only in what it calls INTEGER, which has 64 bits there.
+_ROW = BigInteger().with_variant(Integer, "sqlite")
 
 #: Jobs that somebody registered; samples for others are accepted unless `--jobs strict`.
 jobs = Table(
@@ -36,7 +39,7 @@ jobs = Table(
 trajectories = Table(
     "trajectories",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ROW, primary_key=True),
     Column("job_arn", Text, nullable=False),
     Column("trajectory_id", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -45,6 +48,8 @@ trajectories = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("completed_at", BigInteger),
     Column("rewarded_at", BigInteger),
+    # Given out by the database where several processes write to it; one process alone counts by itself.
+    Column("next_number", Integer, nullable=False, server_default="0"),
     UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
     CheckConstraint(
         # A condition on NULL is neither true nor false, and a check that is not false holds: hence `IS NOT NULL`.
@@ -64,10 +69,10 @@ trajectories = Table(
 turns = Table(
     "turns",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ROW, primary_key=True),
     Column(
         "trajectory",
-        Integer,
+        _ROW,
         ForeignKey("trajectories.id", ondelete="CASCADE"),
         nullable=False,
     ),
@@ -80,10 +85,13 @@ turns = Table(
     Column("arrived_at", BigInteger, nullable=False),
     Column("first_byte_at", BigInteger),
     Column("ended_at", BigInteger, nullable=False),
+    Column("base", Integer),  # the number of the turn whose request this one begins like
+    Column("shared", Integer, nullable=False, server_default="0"),  # so many bytes of it, which `request` leaves out
     Column("request", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
     UniqueConstraint("trajectory", "number", name="one_turn_a_number"),
     CheckConstraint("status IN ('completed', 'failed', 'aborted', 'discarded')", name="turn_status"),
+    CheckConstraint("(base IS NULL AND shared = 0) OR (base IS NOT NULL AND shared > 0)", name="shared_with_its_base"),
 )
 
 #: Which client token asked for what, so that a repeated request has no second effect.
@@ -96,7 +104,7 @@ client_tokens = Table(
     Column("parameters", Text, nullable=False),  # their digest
     Column(
         "trajectory",
-        Integer,
+        _ROW,
         ForeignKey("trajectories.id", ondelete="CASCADE"),
         nullable=False,
         index=True,

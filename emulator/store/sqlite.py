@@ -10,19 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
-from emulator.store.database import DatabaseError, reading
+from emulator.store.database import DatabaseError
 from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
 from emulator.store.schema import REVISION
+from emulator.store.statements import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -41,30 +44,42 @@ class SQLite:
         self._lock: IO[str] | None = None
         self.is_shared = False
         self.backup: Path | None = None
-        self.checkpoint: Callable[[Connection], None] | None = checkpoint
+        self.Error: type[Exception] = sqlite3.Error
+        self._engine: Engine | None = None
+        self.driver: Any = None  # the only connection that writes
 
-    def open(self) -> Engine:
-        """Lock the file, bring it up to date; the engine with its only write connection.
-
-        Raises DatabaseError.
-        """
+    def open(self) -> None:
+        """Lock the file, and bring it up to date. Raises DatabaseError."""
         if self.path is not None:
             self._lock = lock(self.path)
         try:
-            engine = self._write_engine()
-            try:
-                with _explained(self.path), engine.connect() as connection:
-                    revision(connection)  # raises for a file of something else, which then stays as it was
-                    connection.rollback()
-                    _execute(connection, "PRAGMA journal_mode = WAL")
-                    self.backup = bring_up_to_date(connection, self.path)
-            except BaseException:
-                engine.dispose()
-                raise
+            self._engine = self._write_engine()
+            with _explained(self.path), self._engine.connect() as connection:
+                revision(connection)  # raises for a file of something else, which then stays as it was
+                connection.rollback()
+                _execute(connection, "PRAGMA journal_mode = WAL")
+                self.backup = bring_up_to_date(connection, self.path)
+            self.driver = self._engine.raw_connection().driver_connection
+            self._transaction = Transaction(self._engine.dialect, self.driver)
         except BaseException:
             self.close()
             raise
-        return engine
+
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:  # noqa: ARG002  # a file is always there
+        """Do `work` in a transaction that is committed when this returns. Raises what `work` raises."""
+        self.driver.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._transaction)
+            self.driver.execute("COMMIT")
+        except BaseException:
+            if self.driver.in_transaction:  # some errors end it by themselves
+                self.driver.execute("ROLLBACK")
+            raise
+        return result
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database, as far as readers allow."""
+        self.driver.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
@@ -83,6 +98,9 @@ class SQLite:
 
     def close(self) -> None:
         """Let another server have the file."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -115,11 +133,6 @@ def begin_immediately(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def checkpoint(connection: Connection) -> None:
-    """Move the write-ahead log into the database, as far as readers allow."""
-    _execute(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _execute(connection: Connection, statement: str) -> None:
@@ -174,7 +187,7 @@ def lock(path: Path) -> IO[str]:
         file.close()
         raise DatabaseError(
             f"{path}: another server (process {owner or 'unknown'}) has this file open; "
-            "stop it, or name another --database"
+            "stop it, or name another --database; several servers at once need PostgreSQL, --database postgresql://…"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -206,7 +219,7 @@ def upgrade(path: Path) -> Path | None:
     if not path.exists():
         raise DatabaseError(f"{path}: there is no such database; --database names another")
     database = SQLite(path, "full")
-    database.open().dispose()
+    database.open()
     database.close()
     return database.backup
 
@@ -232,17 +245,12 @@ def backup(path: Path, target: Path) -> Path:
     return target
 
 
-def check(path: Path) -> list[str]:
-    """What is wrong with a database: damage, or states that must not be. Empty if nothing is.
-
-    Raises DatabaseError if it cannot be read at all.
-    """
-    with reading(path) as connection:
-        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
-        problems += [
-            f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
-        ]
-    return problems
+def check(connection: Connection) -> list[str]:
+    """What is wrong with a database: damage, or states that must not be. Empty if nothing is."""
+    problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+    return problems + [
+        f"{row[0]}: row {row[1]} refers to nothing" for row in connection.execute(text("PRAGMA foreign_key_check"))
+    ]
 
 
 @contextmanager

@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
+from emulator.address import Address
 from emulator.store import changes
-from emulator.store.changes import OpenTrajectory
+from emulator.store.changes import Key, OpenTrajectory, Turn
 from emulator.store.database import open_database
+from emulator.store.statements import Transaction
 from emulator.store.writer import Writer
-from emulator.trajectory import Event, Status, TurnStatus, transition
+from emulator.trajectory import Event, Status, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,7 +37,7 @@ def now() -> int:
 class Store:
     """Trajectories, turns and client tokens, in a database that this process alone writes to."""
 
-    def __init__(self, path: Path | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
+    def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
         self._create_trajectories = create_trajectories
@@ -51,15 +52,14 @@ class Store:
 
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
-        self._engine = self._database.open()
-        self._writer = Writer(self._engine)
+        self._database.open()
+        self._writer = Writer(self._database)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""
         await self._writer.aclose()
         if self._readers is not None:
             await self._readers.dispose()
-        self._engine.dispose()
         self._database.close()
 
     async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
@@ -68,6 +68,8 @@ class Store:
         Raises UnknownJob, UnknownTrajectory, InvalidTransition, StoreError.
         """
         key = (job_arn, trajectory_id)
+        if self._database.is_shared:
+            return await self._change(key, changes.take_number, **self._creating(key))
         trajectory = self._at_hand.get(key)
         if trajectory is None or key in self._lines:
             line = self._lines.setdefault(key, asyncio.Lock())
@@ -76,42 +78,12 @@ class Store:
                 return self._take_turn(trajectory_id, trajectory)
         return self._take_turn(trajectory_id, trajectory)
 
-    async def end_turn(
-        self,
-        trajectory: OpenTrajectory,
-        number: int,
-        *,
-        status: TurnStatus,
-        path: str,
-        request: bytes,
-        response: bytes,
-        http_status: int | None,
-        content_type: str | None,
-        error: str | None,
-        arrived_at: int,
-        first_byte_at: int | None,
-        ended_at: int,
-    ) -> None:
+    async def end_turn(self, trajectory: OpenTrajectory, turn: Turn) -> None:
         """Store a turn; returns when it is committed. A completed one is discarded if the trajectory is sealed.
 
         Raises StoreError.
         """
-        await self._writer.append(
-            {
-                "turn_trajectory": trajectory.id,
-                "turn_number": number,
-                "turn_status": status.value,
-                "turn_path": path,
-                "turn_http_status": http_status,
-                "turn_content_type": content_type,
-                "turn_error": error,
-                "turn_arrived_at": arrived_at,
-                "turn_first_byte_at": first_byte_at,
-                "turn_ended_at": ended_at,
-                "turn_request": request,
-                "turn_response": response,
-            }
-        )
+        await self._writer.append(trajectory.key, turn)
 
     async def complete_rollout(
         self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None
@@ -149,11 +121,12 @@ class Store:
 
     async def register_job(self, job_arn: str) -> None:
         """Make a job known. Raises StoreError."""
-        await self._change(changes.register_job, job_arn=job_arn, now=now())
+        await self._change((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
 
     async def register_trajectory(self, job_arn: str, trajectory_id: str) -> None:
         """Create a trajectory before its first Sample. Raises UnknownJob, StoreError."""
         await self._change(
+            (job_arn, trajectory_id),
             changes.register_trajectory,
             job_arn=job_arn,
             trajectory_id=trajectory_id,
@@ -163,7 +136,7 @@ class Store:
 
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
-        await self._change(changes.reset)
+        await self._change(("", ""), changes.reset)
         self._last_opened.clear()
         self._at_hand.clear()
 
@@ -177,19 +150,22 @@ class Store:
             return await connection.run_sync(query, *args, **kwargs)
 
     async def _open(self, job_arn: str, trajectory_id: str) -> OpenTrajectory:
-        trajectory = await self._change(
-            changes.open_trajectory,
-            job_arn=job_arn,
-            trajectory_id=trajectory_id,
-            may_create=self._create_trajectories,
-            any_job=self._any_job,
-            now=now(),
-        )
         key = (job_arn, trajectory_id)
+        trajectory = await self._change(key, changes.open_trajectory, **self._creating(key))
         self._at_hand[key] = self._last_opened[key] = trajectory
         if len(self._last_opened) > LAST_OPENED:
             self._last_opened.popitem(last=False)
         return trajectory
+
+    def _creating(self, key: Key) -> dict[str, Any]:
+        """What a change has to know to create a trajectory, if it may."""
+        return {
+            "job_arn": key[0],
+            "trajectory_id": key[1],
+            "may_create": self._create_trajectories,
+            "any_job": self._any_job,
+            "now": now(),
+        }
 
     @staticmethod
     def _take_turn(trajectory_id: str, trajectory: OpenTrajectory) -> tuple[OpenTrajectory, int]:
@@ -206,10 +182,13 @@ class Store:
                 trajectory.status = moved.result()
 
         moved = self._writer.change(
-            lambda connection: change(connection, job_arn=job_arn, trajectory_id=trajectory_id, **parameters)
+            (job_arn, trajectory_id),
+            lambda transaction: change(transaction, job_arn=job_arn, trajectory_id=trajectory_id, **parameters),
         )
         moved.add_done_callback(note)
         await asyncio.shield(moved)  # a client that goes away does not take the change back
 
-    async def _change(self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._writer.change(lambda connection: change(connection, *args, **kwargs))
+    async def _change(
+        self, key: Key, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._writer.change(key, lambda transaction: change(transaction, *args, **kwargs))

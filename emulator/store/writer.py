@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
-
-from emulator.store.changes import APPEND_TURN
-from emulator.store.sqlite import checkpoint
+from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
+from emulator.store.database import Database, DatabaseUnavailable
+from emulator.store.prefixes import LastRequests
+from emulator.store.statements import Transaction
 from emulator.trajectory import TrajectoryError
 
 T = TypeVar("T")
@@ -43,32 +42,37 @@ class StoreError(Exception):
 
 @dataclass(slots=True)
 class _Write:
-    """Something to write, and who waits for it: rows of turns, or a change that needs to look first."""
+    """Something to write, and who waits for it: a turn, or a change that needs to look first."""
 
-    turn: dict[str, Any] | None
-    change: Callable[[Connection], Any] | None
+    key: Key  #: the trajectory's; empty for what concerns none or all
+    turn: Turn | None
+    change: Callable[[Transaction], Any] | None
     future: asyncio.Future[Any]
+    queued_at: float
 
 
 class Writer:
     """Runs writes, one batch after another, in a thread of its own."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, *, patience: float = 30.0) -> None:
+        """`database` is open. `patience`: seconds that a write waits for a database that cannot be reached."""
+        self._database = database
+        self._patience = patience
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._last_requests = LastRequests()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._unmoved_bytes = 0
         self._closed = False
         self._thread.start()
 
-    def append(self, turn: dict[str, Any]) -> asyncio.Future[None]:
+    def append(self, key: Key, turn: Turn) -> asyncio.Future[None]:
         """Append a turn; the future is done when it is committed, and may raise StoreError."""
-        return self._submit(turn, None)
+        return self._submit(key, turn, None)
 
-    def change(self, change: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def change(self, key: Key, change: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Run a change; the future has its result once it is committed, or raises its error, or StoreError."""
-        return self._submit(None, change)
+        return self._submit(key, None, change)
 
     async def aclose(self) -> None:
         """Commit what is waiting, move the log into the database, and end the thread."""
@@ -77,29 +81,28 @@ class Writer:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def _submit(self, turn: dict[str, Any] | None, change: Callable[[Connection], Any] | None) -> asyncio.Future[Any]:
+    def _submit(self, key: Key, turn: Turn | None, change: Callable[[Transaction], Any] | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreError("the server is stopping"))
         else:
-            self._queue.put(_Write(turn, change, future))
+            self._queue.put(_Write(key, turn, change, future, time.monotonic()))
         return future
 
     def _run(self) -> None:
-        with self._engine.connect() as connection:
-            open_ = True
-            while open_:
-                try:
-                    first = self._queue.get(timeout=IDLE if self._unmoved_bytes else None)
-                except queue.Empty:
-                    self._checkpoint(connection)
-                    continue
-                batch, open_ = self._batch(first)
-                if batch:
-                    self._acknowledge(self._commit(connection, batch))
-                if self._unmoved_bytes > CHECKPOINT_BYTES:
-                    self._checkpoint(connection)
-            self._checkpoint(connection)
+        open_ = True
+        while open_:
+            try:
+                first = self._queue.get(timeout=IDLE if self._unmoved_bytes else None)
+            except queue.Empty:
+                self._checkpoint()
+                continue
+            batch, open_ = self._batch(first)
+            if batch:
+                self._acknowledge(self._commit(batch))
+            if self._unmoved_bytes > CHECKPOINT_BYTES:
+                self._checkpoint()
+        self._checkpoint()
 
     def _batch(self, first: _Write | None) -> tuple[list[_Write], bool]:
         batch: list[_Write] = []
@@ -114,46 +117,55 @@ class Writer:
                 return batch, True
         return batch, False
 
-    def _commit(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         """Commit a batch; each write with its result or its error."""
+        if self._database.is_shared:
+            # Whoever locks trajectories in one order cannot wait in a circle. Of each, the writes stay in theirs.
+            batch.sort(key=lambda write: write.key)
+        deadline = batch[0].queued_at + self._patience
         try:
-            with connection.begin():
-                return self._execute(connection, batch)
+            return self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
+        except DatabaseUnavailable as error:
+            now = time.monotonic()
+            late = [write for write in batch if write.queued_at + self._patience <= now]
+            rest = [write for write in batch if write.queued_at + self._patience > now]
+            outcomes: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
+            return outcomes + self._commit(rest) if late and rest else outcomes
         except Exception as error:
             if len(batch) > 1:
                 # Whatever one of them did must not take the others with it.
-                return [outcome for write in batch for outcome in self._commit(connection, [write])]
-            if isinstance(error, StoreError):
-                return [(batch[0], error)]
-            if not isinstance(error, SQLAlchemyError):
+                return [outcome for write in batch for outcome in self._commit([write])]
+            if isinstance(error, TrajectoryGone):
+                return [(batch[0], StoreError(str(error)))]
+            if not isinstance(error, self._database.Error):
                 log.exception("a write failed")
-            cause = getattr(error, "orig", None) or error
-            return [(batch[0], StoreError(f"The database could not be written: {cause}"))]
+            return [(batch[0], StoreError(f"The database could not be written: {error}"))]
 
-    def _execute(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         outcomes: list[tuple[_Write, Any]] = []
-        rows: list[dict[str, Any]] = []
-        for write in batch:
-            if write.turn is not None:
-                rows.append(write.turn)
-                outcomes.append((write, None))
-                continue
-            self._append(connection, rows)  # order matters: what came before a seal counts
-            assert write.change is not None
-            try:
-                outcomes.append((write, write.change(connection)))
-            except TrajectoryError as error:  # raised before anything was written
-                outcomes.append((write, error))
-        self._append(connection, rows)
+        turns: list[Turn] = []
+        try:
+            for write in batch:
+                if write.turn is not None:
+                    turns.append(write.turn)
+                    outcomes.append((write, None))
+                    continue
+                self._append(transaction, turns)  # order matters: what came before a seal counts
+                assert write.change is not None
+                try:
+                    outcomes.append((write, write.change(transaction)))
+                except TrajectoryError as error:  # raised before anything was written
+                    outcomes.append((write, error))
+            self._append(transaction, turns)
+        except BaseException:
+            self._last_requests.clear()  # what they were to share with may not be there
+            raise
         return outcomes
 
-    def _append(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            stored = connection.execute(APPEND_TURN, rows, execution_options={"preserve_rowcount": True}).rowcount
-            if stored != len(rows):
-                raise StoreError("The trajectory is gone: everything was reset while the turn was under way")
-            self._unmoved_bytes += sum(len(row["turn_request"]) + len(row["turn_response"]) for row in rows)
-            rows.clear()
+    def _append(self, transaction: Transaction, turns: list[Turn]) -> None:
+        if turns:
+            self._unmoved_bytes += append_turns(transaction, self._last_requests, turns)
+            turns.clear()
 
     def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
         self._unmoved_bytes += 1  # a seal or a reward moves too, however small
@@ -162,11 +174,11 @@ class Writer:
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
 
-    def _checkpoint(self, connection: Connection) -> None:
+    def _checkpoint(self) -> None:
         self._unmoved_bytes = 0
         try:
-            checkpoint(connection)
-        except (SQLAlchemyError, sqlite3.Error) as error:  # a full disk, say: the log keeps what it holds
+            self._database.checkpoint()
+        except self._database.Error as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
 

@@ -8,6 +8,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_ROW = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     """Make the first tables."""
@@ -18,7 +20,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "trajectories",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", _ROW, primary_key=True),
         sa.Column("job_arn", sa.Text, nullable=False),
         sa.Column("trajectory_id", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
@@ -42,8 +44,8 @@ def upgrade() -> None:
     op.create_index("trajectories_by_status", "trajectories", ["status", "id"])
     op.create_table(
         "turns",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("id", _ROW, primary_key=True),
+        sa.Column("trajectory", _ROW, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("path", sa.Text, nullable=False),
@@ -64,6 +66,6 @@ def upgrade() -> None:
         sa.Column("job_arn", sa.Text, primary_key=True),
         sa.Column("token", sa.Text, primary_key=True),
         sa.Column("parameters", sa.Text, nullable=False),
-        sa.Column("trajectory", sa.Integer, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("trajectory", _ROW, sa.ForeignKey("trajectories.id", ondelete="CASCADE"), nullable=False),
     )
     op.create_index("ix_client_tokens_trajectory", "client_tokens", ["trajectory"])

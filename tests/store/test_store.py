@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.store import OpenTrajectory, Store
+from emulator.store import OpenTrajectory, Store, Turn
 from emulator.trajectory import InvalidTransition, Status, TurnStatus
 from tests.conftest import JOB_ARN
 from tests.stored import PATIENCE, stored, stored_turns
@@ -49,16 +49,16 @@ def test_no_turn_overtakes_one_that_still_waits_for_the_trajectory_to_be_there(d
             async def arrive() -> int:
                 return (await store.begin_turn(JOB_ARN, "t"))[1]
 
-            blocks = [store._writer.change(before)]
+            blocks = [store._writer.change(("", ""), before)]
             await asyncio.to_thread(before.started.wait, PATIENCE)
             first = asyncio.create_task(arrive())
             await asyncio.sleep(0)
-            blocks.append(store._writer.change(first_batch))
+            blocks.append(store._writer.change(("", ""), first_batch))
             before.released.set()
             await asyncio.to_thread(first_batch.started.wait, PATIENCE)
             second = asyncio.create_task(arrive())
             await asyncio.sleep(0)
-            blocks.append(store._writer.change(second_batch))
+            blocks.append(store._writer.change(("", ""), second_batch))
             first_batch.released.set()
             assert await first == 0
             third = asyncio.create_task(arrive())
@@ -90,20 +90,21 @@ def test_a_seal_whose_client_went_away_is_known_to_the_next_sample(database: Pat
 
 
 async def end_turn(store: Store, trajectory: OpenTrajectory, number: int) -> None:
-    await store.end_turn(
-        trajectory,
-        number,
-        status=TurnStatus.FAILED,
+    turn = Turn(
+        trajectory=trajectory.id,
+        number=number,
+        status=TurnStatus.FAILED.value,
         path="/",
-        request=b"",
-        response=b"",
         http_status=None,
         content_type=None,
         error="refused",
         arrived_at=1,
         first_byte_at=None,
         ended_at=2,
+        request=b"",
+        response=b"",
     )
+    await store.end_turn(trajectory, turn)
 
 
 def test_numbers_go_on_where_they_were_after_a_restart(database: Path) -> None:

@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
 
-from emulator.store import changes
-from emulator.store.sqlite import SQLite, check
+from emulator.store import Turn, changes
+from emulator.store.database import check
+from emulator.store.sqlite import SQLite
+from emulator.store.statements import Transaction
 from emulator.store.writer import MAX_BATCH, StoreError, Writer
 from emulator.trajectory import InvalidTransition, Status, TurnStatus, UnknownTrajectory
 from tests.conftest import JOB_ARN
@@ -22,29 +22,30 @@ from tests.stored import PATIENCE, eventually, stored, stored_turns
 
 
 @asynccontextmanager
-async def writer_on(path: Path) -> AsyncIterator[tuple[Writer, Engine]]:
+async def writer_on(path: Path) -> AsyncIterator[tuple[Writer, SQLite]]:
     database = SQLite(path, "normal")
-    engine = database.open()
-    writer = Writer(engine)
+    database.open()
+    writer = Writer(database)
     try:
-        yield writer, engine
+        yield writer, database
     finally:
         await writer.aclose()
-        engine.dispose()
         database.close()
 
 
 async def open_trajectory(writer: Writer, name: str = "t") -> int:
     row = await writer.change(
+        (JOB_ARN, name),
         lambda connection: changes.open_trajectory(
             connection, job_arn=JOB_ARN, trajectory_id=name, may_create=True, any_job=True, now=1
-        )
+        ),
     )
     return row.id
 
 
 def seal(writer: Writer, name: str = "t", token: str | None = None) -> asyncio.Future[Status]:
     return writer.change(
+        (JOB_ARN, name),
         lambda connection: changes.complete_rollout(
             connection,
             job_arn=JOB_ARN,
@@ -53,34 +54,34 @@ def seal(writer: Writer, name: str = "t", token: str | None = None) -> asyncio.F
             client_token=token,
             any_job=True,
             now=2,
-        )
+        ),
     )
 
 
-def turn(trajectory: int, number: int, request: bytes = b"{}", response: bytes = b"{}") -> dict[str, Any]:
-    values = {
-        "trajectory": trajectory,
-        "number": number,
-        "status": "completed",
-        "path": "/v1/chat/completions",
-        "http_status": 200,
-        "content_type": "application/json",
-        "error": None,
-        "arrived_at": 1,
-        "first_byte_at": 2,
-        "ended_at": 3,
-        "request": request,
-        "response": response,
-    }
-    return {f"turn_{name}": value for name, value in values.items()}
+def turn(trajectory: int, number: int, request: bytes = b"{}", response: bytes = b"{}") -> Turn:
+    return Turn(
+        trajectory=trajectory,
+        number=number,
+        status="completed",
+        path="/v1/chat/completions",
+        http_status=200,
+        content_type="application/json",
+        error=None,
+        arrived_at=1,
+        first_byte_at=2,
+        ended_at=3,
+        request=request,
+        response=response,
+    )
 
 
-def pragma(engine: Engine, text_: str) -> None:
+def append(writer: Writer, appended: Turn) -> asyncio.Future[None]:
+    return writer.append((JOB_ARN, "t"), appended)
+
+
+def pragma(sqlite: SQLite, text: str) -> None:
     """Set something on the one write connection."""
-    with engine.connect() as connection:
-        cursor = connection.connection.cursor()
-        cursor.execute(text_)
-        cursor.close()
+    sqlite.driver.execute(text).close()
 
 
 def test_what_is_acknowledged_is_there_for_others_to_read(database: Path) -> None:
@@ -88,7 +89,7 @@ def test_what_is_acknowledged_is_there_for_others_to_read(database: Path) -> Non
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
             for number in range(3):
-                await writer.append(turn(trajectory, number, b"ask %d" % number))
+                await append(writer, turn(trajectory, number, b"ask %d" % number))
                 assert [each.request for each in stored_turns(database, "t")] == [
                     b"ask %d" % n for n in range(number + 1)
                 ]
@@ -102,7 +103,7 @@ def test_more_writes_than_fit_one_batch_are_all_stored_once_and_in_order(databas
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
-            await asyncio.gather(*(writer.append(turn(trajectory, number, b"%d" % number)) for number in range(count)))
+            await asyncio.gather(*(append(writer, turn(trajectory, number, b"%d" % number)) for number in range(count)))
 
     asyncio.run(body())
     assert [each.request for each in stored_turns(database, "t")] == [b"%d" % number for number in range(count)]
@@ -112,7 +113,7 @@ def test_a_turn_that_was_queued_before_the_seal_counts_and_one_queued_after_it_d
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
-            await asyncio.gather(writer.append(turn(trajectory, 0)), seal(writer), writer.append(turn(trajectory, 1)))
+            await asyncio.gather(append(writer, turn(trajectory, 0)), seal(writer), append(writer, turn(trajectory, 1)))
 
     asyncio.run(body())
     assert [each.status for each in stored_turns(database, "t")] == [TurnStatus.COMPLETED, TurnStatus.DISCARDED]
@@ -123,9 +124,9 @@ def test_a_write_that_fails_does_not_take_its_batch_with_it(database: Path) -> N
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
             outcomes = await asyncio.gather(
-                writer.append(turn(trajectory, 0)),
-                writer.append(turn(trajectory, 0, b"the same number again")),
-                writer.append(turn(trajectory, 1)),
+                append(writer, turn(trajectory, 0)),
+                append(writer, turn(trajectory, 0, b"the same number again")),
+                append(writer, turn(trajectory, 1)),
                 seal(writer, "nobody"),
                 seal(writer),
                 seal(writer),
@@ -143,15 +144,15 @@ def test_a_write_that_fails_does_not_take_its_batch_with_it(database: Path) -> N
 def test_a_change_that_breaks_half_way_leaves_nothing_behind_and_the_writer_goes_on(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def half_way(connection: Any) -> None:
-        connection.execute(text("UPDATE trajectories SET trajectory_id = 'changed'"))
+    def half_way(transaction: Transaction) -> None:
+        transaction.driver.execute("UPDATE trajectories SET trajectory_id = 'changed'")
         raise RuntimeError("half way")
 
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             await open_trajectory(writer)
             with caplog.at_level(logging.CRITICAL), pytest.raises(StoreError):
-                await writer.change(half_way)
+                await writer.change((JOB_ARN, "t"), half_way)
             assert await seal(writer) is Status.READY
 
     asyncio.run(body())
@@ -160,20 +161,20 @@ def test_a_change_that_breaks_half_way_leaves_nothing_behind_and_the_writer_goes
 
 def test_a_full_database_refuses_writes_wholly_and_takes_them_again_when_there_is_room(database: Path) -> None:
     async def body() -> None:
-        async with writer_on(database) as (writer, engine):
+        async with writer_on(database) as (writer, sqlite):
             trajectory = await open_trajectory(writer)
-            await writer.append(turn(trajectory, 0))
-            pragma(engine, "PRAGMA max_page_count = 30")
+            await append(writer, turn(trajectory, 0))
+            pragma(sqlite, "PRAGMA max_page_count = 30")
             outcomes = await asyncio.gather(
-                writer.append(turn(trajectory, 1, b"small")),
-                writer.append(turn(trajectory, 2, bytes(1 << 20))),
-                writer.append(turn(trajectory, 3, b"small")),
+                append(writer, turn(trajectory, 1, b"small")),
+                append(writer, turn(trajectory, 2, bytes(1 << 20))),
+                append(writer, turn(trajectory, 3, b"small")),
                 return_exceptions=True,
             )
             assert [type(outcome) for outcome in outcomes] == [type(None), StoreError, type(None)]
             assert "full" in str(outcomes[1])
-            pragma(engine, "PRAGMA max_page_count = 1000000")
-            await writer.append(turn(trajectory, 2, bytes(1 << 20)))
+            pragma(sqlite, "PRAGMA max_page_count = 1000000")
+            await append(writer, turn(trajectory, 2, bytes(1 << 20)))
 
     asyncio.run(body())
     assert [each.number for each in stored_turns(database, "t")] == [0, 1, 2, 3]
@@ -182,15 +183,15 @@ def test_a_full_database_refuses_writes_wholly_and_takes_them_again_when_there_i
 
 def test_a_file_that_became_read_only_refuses_writes_and_takes_them_again(database: Path) -> None:
     async def body() -> None:
-        async with writer_on(database) as (writer, engine):
+        async with writer_on(database) as (writer, sqlite):
             trajectory = await open_trajectory(writer)
-            pragma(engine, "PRAGMA query_only = ON")
+            pragma(sqlite, "PRAGMA query_only = ON")
             with pytest.raises(StoreError, match="readonly"):
-                await writer.append(turn(trajectory, 0))
+                await append(writer, turn(trajectory, 0))
             with pytest.raises(StoreError, match="readonly"):
                 await seal(writer)
-            pragma(engine, "PRAGMA query_only = OFF")
-            await writer.append(turn(trajectory, 0))
+            pragma(sqlite, "PRAGMA query_only = OFF")
+            await append(writer, turn(trajectory, 0))
 
     asyncio.run(body())
     assert len(stored_turns(database, "t")) == 1
@@ -198,16 +199,16 @@ def test_a_file_that_became_read_only_refuses_writes_and_takes_them_again(databa
 
 def test_a_file_that_another_process_writes_to_refuses_writes_and_takes_them_again(database: Path) -> None:
     async def body() -> None:
-        async with writer_on(database) as (writer, engine):
+        async with writer_on(database) as (writer, sqlite):
             trajectory = await open_trajectory(writer)
-            pragma(engine, "PRAGMA busy_timeout = 0")
+            pragma(sqlite, "PRAGMA busy_timeout = 0")
             stranger = sqlite3.connect(database, isolation_level=None)
             stranger.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked"):
-                await writer.append(turn(trajectory, 0))
+                await append(writer, turn(trajectory, 0))
             stranger.execute("ROLLBACK")
             stranger.close()
-            await writer.append(turn(trajectory, 0))
+            await append(writer, turn(trajectory, 0))
             assert await seal(writer) is Status.READY
 
     asyncio.run(body())
@@ -218,15 +219,14 @@ def test_a_log_that_cannot_be_moved_into_the_database_does_not_stop_the_writer(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body() -> None:
-        async with writer_on(database) as (writer, engine):
+        async with writer_on(database) as (writer, sqlite):
             trajectory = await open_trajectory(writer)
-            connection = engine.raw_connection()
-            connection.set_authorizer(refuse_checkpoints)  # the disk is full, say
-            await writer.append(turn(trajectory, 0))
+            sqlite.driver.set_authorizer(refuse_checkpoints)  # the disk is full, say
+            await append(writer, turn(trajectory, 0))
             warned = lambda: "could not be moved into the database" in caplog.text  # noqa: E731
             await asyncio.to_thread(eventually, warned, "a warning")
-            await asyncio.wait_for(writer.append(turn(trajectory, 1)), PATIENCE)
-            connection.set_authorizer(None)
+            await asyncio.wait_for(append(writer, turn(trajectory, 1)), PATIENCE)
+            sqlite.driver.set_authorizer(None)
 
     asyncio.run(body())
     assert len(stored_turns(database, "t")) == 2
@@ -241,7 +241,7 @@ def test_the_log_is_moved_into_the_database_when_there_is_nothing_else_to_do(dat
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
-            await writer.append(turn(trajectory, 0, b"x" * 100_000))
+            await append(writer, turn(trajectory, 0, b"x" * 100_000))
             await asyncio.to_thread(eventually, lambda: database.stat().st_size > 100_000, "a checkpoint")
 
     asyncio.run(body())
@@ -260,11 +260,11 @@ def test_writes_after_the_end_are_refused_and_those_before_it_are_stored(databas
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
-            waiting = [writer.append(turn(trajectory, number)) for number in range(20)]
+            waiting = [append(writer, turn(trajectory, number)) for number in range(20)]
             await writer.aclose()
             await asyncio.gather(*waiting)
             with pytest.raises(StoreError, match="stopping"):
-                await writer.append(turn(trajectory, 20))
+                await append(writer, turn(trajectory, 20))
 
     asyncio.run(body())
     assert len(stored_turns(database, "t")) == 20
@@ -274,8 +274,8 @@ def test_a_write_whose_caller_gave_up_is_stored_all_the_same(database: Path) -> 
     async def body() -> None:
         async with writer_on(database) as (writer, _):
             trajectory = await open_trajectory(writer)
-            writer.append(turn(trajectory, 0)).cancel()
-            await writer.append(turn(trajectory, 1))
+            append(writer, turn(trajectory, 0)).cancel()
+            await append(writer, turn(trajectory, 1))
 
     asyncio.run(body())
     assert [each.number for each in stored_turns(database, "t")] == [0, 1]

@@ -1,0 +1,393 @@
+"""A PostgreSQL database: its connections, bringing it up to date beside other servers, checking it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from emulator.address import DatabaseURL
+from emulator.store import migrations
+from emulator.store.database import DatabaseError, DatabaseUnavailable, one_line
+from emulator.store.schema import metadata
+from emulator.store.statements import Transaction
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: libpq's parameters, where neither the URL nor the environment has them. A peer that is gone without a word (a failed
+#: machine, a cut network) is noticed in half a minute, and of several hosts the one that takes writes is chosen.
+_DEFAULTS = {
+    "connect_timeout": "5",
+    "target_session_attrs": "read-write",
+    "fallback_application_name": "job-runtime-local",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+
+_VARIABLES = {"connect_timeout": "PGCONNECT_TIMEOUT", "target_session_attrs": "PGTARGETSESSIONATTRS"}
+
+#: The server's half of the same: it gives up, and frees the locks of, a client that it hears nothing from.
+_SESSION = {
+    "default_transaction_isolation": "read committed",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+_WRITER = _SESSION | {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+
+_READER = _SESSION | {
+    "default_transaction_read_only": "on",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+#: What takes as long as it takes: an upgrade, an export, a check, a copy.
+PATIENT = _SESSION | {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+
+PATIENT_READER = PATIENT | {"default_transaction_read_only": "on"}
+
+#: Advisory locks are a pair of numbers: ours, and which of ours in which schema.
+_LOCK = 0x4A524C  # "JRL"
+_OPENING = f"({_LOCK}, hashtext('opening ' || current_schema()))"
+_SERVING = f"({_LOCK}, hashtext('serving ' || current_schema()))"
+
+#: Indexes and constraints of ours that PostgreSQL itself does not rely on.
+_UNSOUND = """
+SELECT pg_class.relname || ': index ' || indexrelid::regclass || ' is not valid'
+FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace
+UNION ALL
+SELECT pg_class.relname || ': constraint ' || conname || ' was never checked'
+FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+WHERE NOT convalidated AND relnamespace = current_schema()::regnamespace
+"""
+
+#: Connections at once for management's pages.
+READERS = 4
+
+
+#: What goes away by itself: by SQLSTATE, or its class. Connections, a server that stops or starts, a standby's role,
+#: locks that were not to be had.
+_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "57P05", "25006", "25P03")
+
+#: Seconds between two attempts: the first pause, and the longest.
+_PAUSES = (0.02, 0.5)
+
+
+class PostgreSQL:
+    """A PostgreSQL database, which other servers may write to at the same time."""
+
+    def __init__(self, url: DatabaseURL) -> None:
+        """Nothing is connected yet."""
+        self._url = url
+        self.is_shared = True
+        self.backup: Path | None = None  # an upgrade is one transaction; copies are pg_dump's
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def open(self) -> None:
+        """Bring it up to date, and connect. Raises DatabaseError."""
+        with _explained(self._url):
+            with engine(self._url, PATIENT).connect() as connection:
+                bring_up_to_date(connection)
+                self._dialect = connection.dialect
+            self.Error: type[Exception] = _driver().Error
+            try:
+                self._connection = self._connect()
+            except self.Error as error:
+                raise DatabaseError(one_line(error)) from error
+
+    def run(self, work: Callable[[Transaction], T], deadline: float) -> T:
+        """Do `work` in a transaction that is committed when this returns.
+
+        Where the connection is lost, or the database refuses for a reason that passes, `work` is done again until
+        `deadline`, in seconds of `time.monotonic`; never after a commit that took place although its answer was lost.
+        Raises DatabaseUnavailable, and whatever `work` raises, having changed nothing.
+        """
+        pause, longest = _PAUSES
+        waiting = False
+        unsure: _Unsure[T] | None = None
+        while True:
+            try:
+                connection = self._connection = self._connection or self._connect()
+                if waiting:
+                    log.warning("%s: is back", self._url)
+                    waiting = False
+                if unsure is not None:
+                    if _took_place(connection, unsure.transaction):
+                        return unsure.result
+                    unsure = None
+                unsure = self._attempt(connection, work)
+                connection.commit()
+                return unsure.result
+            except DatabaseError as error:  # another version's tables by now
+                self.close()
+                raise DatabaseUnavailable(f"{self._url}: {error}") from error
+            except self.Error as error:
+                if not self._passes(error):
+                    raise
+                reason = one_line(error)
+                if time.monotonic() >= deadline:
+                    raise DatabaseUnavailable(f"The database could not be reached: {reason}") from error
+                if self._connection is None and not waiting:
+                    waiting = True
+                    log.warning("%s: %s; trying again", self._url, reason)
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, longest)
+
+    def _attempt(self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T]) -> _Unsure[T]:
+        """Do `work`, all but the commit."""
+        try:
+            result = work(Transaction(self._dialect, connection))
+            # Asked before the commit, since its answer may be lost: then the server is asked what became of it.
+            row = connection.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchone()
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        return _Unsure(result, None if row is None else row[0])
+
+    def _roll_back(self, connection: psycopg.Connection[Any]) -> None:
+        try:
+            connection.rollback()
+        except self.Error:
+            self.close()
+
+    def _passes(self, error: Exception) -> bool:
+        """Whether the next attempt may succeed; a connection that is no longer of use is closed."""
+        state: str | None = getattr(error, "sqlstate", None)
+        if self._connection is not None and (self._connection.broken or state in {"25006", "57P01", "57P02", "57P05"}):
+            self.close()
+        # Without a state it is the client's side that noticed: no connection, or none any more.
+        return state.startswith(_PASSING) if state else isinstance(error, _driver().OperationalError)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return connect(_parameters(self._url), _WRITER, _begin_serving)
+
+    def checkpoint(self) -> None:
+        """The server does so by itself."""
+
+    def readers(self) -> AsyncEngine:
+        """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        async def connect() -> psycopg.AsyncConnection[Any]:
+            connection: psycopg.AsyncConnection[Any] = await _driver().AsyncConnection.connect(
+                **_parameters(self._url), autocommit=True
+            )
+            try:
+                await connection.execute(_set(_READER))
+                await connection.set_autocommit(False)
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
+
+        return create_async_engine(
+            "postgresql+psycopg://",
+            async_creator=connect,
+            use_native_hstore=False,
+            pool_size=READERS,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=True,
+        )
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsure(Generic[T]):
+    """What was done in a transaction, and its id, as long as nobody has said that it was committed."""
+
+    result: T
+    transaction: str | None  #: None: it changed nothing
+
+
+def _took_place(connection: psycopg.Connection[Any], transaction: str | None) -> bool:
+    """Whether a transaction was committed. Raises OperationalError while it is still under way."""
+    if transaction is None:
+        return True
+    psycopg = _driver()
+    try:
+        row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction]).fetchone()
+        connection.rollback()
+    except psycopg.errors.InvalidParameterValue:  # in the future: this server, promoted since, never heard of it
+        connection.rollback()
+        return False
+    if row is not None and row[0] == "in progress":
+        raise psycopg.OperationalError("the last transaction is still under way")
+    return row is not None and row[0] == "committed"
+
+
+def connect(
+    parameters: Mapping[str, Any],
+    session: Mapping[str, str],
+    prepare: Callable[[psycopg.Connection[Any]], None] | None = None,
+) -> psycopg.Connection[Any]:
+    """A connection, with settings of the session."""
+    connection: psycopg.Connection[Any] = _driver().connect(**parameters, autocommit=True)
+    try:
+        connection.execute(_set(session))
+        if prepare is not None:
+            prepare(connection)
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def engine(url: DatabaseURL, session: Mapping[str, str]) -> Engine:
+    """An engine that connects anew each time, with settings of the session. Raises DatabaseError for a bad URL."""
+    creator = partial(connect, _parameters(url), session)
+    return create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool, use_native_hstore=False)
+
+
+def _begin_serving(connection: psycopg.Connection[Any]) -> None:
+    """Keep others from upgrading the database as long as this connection lasts. Raises DatabaseError."""
+    # What an administrator switched off for speed would lose turns that were acknowledged.
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    connection.execute(f"SELECT pg_advisory_lock_shared{_SERVING}".encode())
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    migrations.require_unchanged(None if row is None else row[0])
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Make an empty database's tables, or upgrade an older one's, in one transaction; servers do so one at a time.
+
+    Raises DatabaseError for a database that is newer than this program, and for an older one that is being served.
+    """
+    with connection.begin():
+        connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
+        found = migrations.revision(connection)
+        if found is None:
+            _require_unicode(connection)
+            migrations.make_tables(connection)
+        elif migrations.is_older(found):
+            if not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")):
+                raise DatabaseError(
+                    f"its tables are of revision {found}, and other servers use it: "
+                    "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
+                )
+            migrations.upgrade_tables(connection, found)
+            log.info("upgraded the database from revision %s", found)
+
+
+def _require_unicode(connection: Connection) -> None:
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise DatabaseError(f"its encoding is {encoding}, which cannot hold every text: create it with ENCODING 'UTF8'")
+
+
+def read_engine(url: DatabaseURL) -> Engine:
+    """An engine that reads a database, whether servers use it or not. Raises DatabaseError."""
+    with _explained(url):
+        it = engine(url, PATIENT_READER)
+        with it.connect() as connection:
+            migrations.require_current(connection)
+    return it
+
+
+def upgrade(url: DatabaseURL) -> None:
+    """Bring a database that no server uses up to date. Raises DatabaseError."""
+    with _explained(url), engine(url, PATIENT).connect() as connection:
+        bring_up_to_date(connection)
+
+
+def check(connection: Connection) -> list[str]:
+    """What is wrong with a database: damage, or what an interrupted hand left. Empty if nothing is."""
+    problems: list[str] = []
+    for table in metadata.sorted_tables:
+        try:
+            # Every byte is read, and what is stored outside the row too: damage that checksums notice is found so.
+            connection.execute(text(f"SELECT count(md5(each::text)) FROM {table.name} AS each"))  # noqa: S608
+        except DBAPIError as error:
+            problems.append(f"{table.name}: {one_line(error)}")
+            connection.rollback()
+    problems += connection.scalars(text(_UNSOUND))
+    return problems
+
+
+def size(connection: Connection) -> int:
+    """The bytes of the tables and their indexes."""
+    names = ", ".join(f"('{table.name}')" for table in metadata.sorted_tables)
+    query = f"SELECT sum(pg_total_relation_size(name::regclass)) FROM (VALUES {names}) AS tables (name)"  # noqa: S608
+    return int(connection.scalar(text(query)) or 0)
+
+
+def _driver() -> Any:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DatabaseError(
+            f"PostgreSQL needs psycopg ({one_line(error)}): pip install 'job-runtime-local[postgresql]'"
+        ) from None
+    return psycopg
+
+
+def _parameters(url: DatabaseURL) -> dict[str, Any]:
+    """What libpq is told. Raises DatabaseError for a URL that it does not understand."""
+    psycopg = _driver()
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(url.conninfo)
+    except psycopg.ProgrammingError as error:
+        # What libpq quotes may be a piece of a password; of a parameter it quotes the name.
+        why = f": {one_line(error)}" if "invalid URI query parameter" in str(error) else ""
+        raise DatabaseError(
+            f"{url}: is not postgresql://USER:PASSWORD@HOST:PORT/NAME{why}; percent-encode what is special in its parts"
+        ) from None
+    defaults = {name: value for name, value in _DEFAULTS.items() if _VARIABLES.get(name, name) not in os.environ}
+    return {**defaults, **given}
+
+
+def _set(session: Mapping[str, str]) -> bytes:
+    return "; ".join(f"SET {name} = '{value}'" for name, value in session.items()).encode()
+
+
+@contextmanager
+def _explained(url: DatabaseURL) -> Iterator[None]:
+    """Turn what PostgreSQL says, or the lack of it, into one line."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = one_line(error)
+        raise DatabaseError(f"{url}: {reason}; {_advice(reason)}") from error
+    except DatabaseError as error:
+        if str(error).startswith(str(url)):
+            raise
+        raise DatabaseError(f"{url}: {error}") from None
+
+
+def _advice(reason: str) -> str:
+    if "password" in reason or "authentication" in reason:
+        return "the URL, PGPASSWORD or ~/.pgpass hold user and password"
+    if "database" in reason and "does not exist" in reason:
+        return "create it (`createdb`), or name another --database"
+    return "is the server up, and --database right?"

@@ -1,0 +1,79 @@
+"""Statements that SQLAlchemy spells, and the driver runs.
+
+SQLAlchemy's own way from parameters to the driver and back takes 30 to 60 µs a statement, which is more than SQLite
+needs to append a turn (29 µs; with SQLAlchemy's way 102: 2 cores AMD EPYC, Python 3.11, 2026-11-21).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ClauseElement, Dialect
+
+
+class Statement:
+    """A statement of SQLAlchemy Core; it is compiled when a dialect first asks for it."""
+
+    def __init__(self, clause: ClauseElement) -> None:
+        self._clause = clause
+        self._spelled: dict[str, Spelled] = {}
+
+    def spelled(self, dialect: Dialect) -> Spelled:
+        """The statement as the dialect has it."""
+        found = self._spelled.get(dialect.name)
+        if found is None:
+            compiled: Any = self._clause.compile(dialect=dialect)
+            positions = compiled.positiontup if compiled.positional else None
+            found = self._spelled[dialect.name] = Spelled(compiled.string, compiled.params, positions)
+        return found
+
+
+class Spelled:
+    """A statement in a dialect's SQL, and how the driver wants its parameters."""
+
+    def __init__(self, sql: str, defaults: Mapping[str, Any], positions: list[str] | None) -> None:
+        self.sql = sql
+        self._defaults = dict(defaults)
+        self._positions = positions
+
+    def parameters(self, given: Mapping[str, Any]) -> Any:
+        """The parameters by name or, for drivers that count them, by position."""
+        every = {**self._defaults, **given}
+        return every if self._positions is None else [every[name] for name in self._positions]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A transaction under way on a connection of the driver's."""
+
+    dialect: Dialect
+    driver: Any  #: a DB-API connection
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        """Run a statement; how many rows it touched."""
+        return int(self._run(statement, parameters).rowcount)
+
+    def rows(self, statement: Statement, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement that returns rows; all of them."""
+        rows: list[tuple[Any, ...]] = self._run(statement, parameters).fetchall()
+        return rows
+
+    def row(self, statement: Statement, **parameters: Any) -> tuple[Any, ...] | None:
+        """Run a statement that returns at most one row."""
+        rows = self.rows(statement, **parameters)
+        return rows[0] if rows else None
+
+    def run_many(self, statement: Statement, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Run a statement once for each row of parameters; how many rows that touched."""
+        spelled = statement.spelled(self.dialect)
+        cursor = self.driver.cursor()
+        cursor.executemany(spelled.sql, [spelled.parameters(row) for row in rows])
+        return int(cursor.rowcount)
+
+    def _run(self, statement: Statement, parameters: Mapping[str, Any]) -> Any:
+        spelled = statement.spelled(self.dialect)
+        cursor = self.driver.cursor()
+        cursor.execute(spelled.sql, spelled.parameters(parameters))
+        return cursor
