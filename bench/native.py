@@ -50,9 +50,9 @@ class Spread:
 class Load:
     """What a load came to."""
 
-    requests: int
-    errors: int  #: answers other than 2xx, and connections that broke
-    lost: int  #: requests without an answer
+    requests: int  #: those with an answer
+    errors: int  #: those without, or with what is no answer
+    lost: int  #: streams without their end
     seconds: float
     rate: float
     status: dict[str, int]
@@ -63,6 +63,16 @@ class Load:
     event_rate: float
     merged: int  #: events that came together with the one before
     behind: int  #: open loop: requests that left late
+
+    @property
+    def refused(self) -> int:
+        """Answers of other statuses than success."""
+        return sum(count for status, count in self.status.items() if not status.startswith("2"))
+
+    @property
+    def wrong(self) -> int:
+        """Whatever did not go as it should; a stream may count twice."""
+        return self.errors + self.lost + self.refused
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Load:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from bench.contenders import Contender, Place
 from bench.native import BUILD, MODEL_SERVER, Load, LoadError, RunningLoad
@@ -73,6 +74,17 @@ def open_rig(cores: Cores) -> Iterator[Rig]:
             end(process)
 
 
+class Demand(TypedDict, total=False):
+    """How much load, in the words of `load`: so many seconds, or so many requests."""
+
+    seconds: float
+    requests: int
+    rate: float  #: so many a second, whether answers come or not
+    turns: int  #: of a trajectory, before a connection begins another
+    first_cycle: int
+    timeout: float  #: patience with an answer, in seconds
+
+
 @dataclass(slots=True)
 class Visit:
     """A contender under measurement."""
@@ -84,42 +96,17 @@ class Visit:
     started: float  #: seconds from its start to its first answer
     cycles: int = field(default=1)  #: the next that `load` may number; trajectories are named after them
 
-    def load(
-        self,
-        requests: Sequence[bytes],
-        connections: int,
-        *,
-        seconds: float | None = None,
-        count: int | None = None,
-        rate: float | None = None,
-        turns: int = 10,
-        first_cycle: int | None = None,
-    ) -> Load:
+    def load(self, templates: Sequence[bytes], connections: int, **demand: Unpack[Demand]) -> Load:
         """Put it under load, and wait for the end. Raises ContenderFailed where answers fail."""
-        running = self.begin_load(
-            requests, connections, seconds=seconds, count=count, rate=rate, turns=turns, first_cycle=first_cycle
-        )
-        return self.finish(running)
+        return self.finish(self.begin_load(templates, connections, **demand))
 
-    def begin_load(
-        self,
-        requests: Sequence[bytes],
-        connections: int,
-        *,
-        seconds: float | None = None,
-        count: int | None = None,
-        rate: float | None = None,
-        turns: int = 10,
-        first_cycle: int | None = None,
-    ) -> RunningLoad:
-        """Put it under load. `seconds` or a `count` of requests; `rate` a second, whether answers come or not."""
-        options = ["--connections", str(connections), "--turns", str(turns), "--timeout", "60"]
-        options += ["--seconds", f"{seconds:g}"] if seconds is not None else ["--requests", str(count)]
-        if rate is not None:
-            options += ["--rate", f"{rate:g}"]
-        options += ["--first-cycle", str(self.cycles if first_cycle is None else first_cycle)]
+    def begin_load(self, templates: Sequence[bytes], connections: int, **demand: Unpack[Demand]) -> RunningLoad:
+        """Put it under load."""
+        options = {"connections": connections, "timeout": 60, "first-cycle": self.cycles}
+        options |= {name.replace("_", "-"): value for name, value in demand.items() if isinstance(value, int | float)}
         self.cycles += 10_000_000  # more than any load gets through
-        return RunningLoad(self.place.port, requests, options, self.rig.cores.load)
+        arguments = [text for name, value in options.items() for text in (f"--{name}", f"{value:.12g}")]
+        return RunningLoad(self.place.port, templates, arguments, self.rig.cores.load)
 
     def result(self, running: RunningLoad, timeout: float = 240.0) -> Load:
         """What a load came to, failures included. Raises ContenderFailed where it did not come to an end."""
@@ -131,9 +118,11 @@ class Visit:
     def finish(self, running: RunningLoad) -> Load:
         """What a load came to. Raises ContenderFailed where answers fail."""
         load = self.result(running)
-        if load.errors or load.lost or not load.requests:
-            wrong = f"{load.errors} of {load.requests} requests went wrong, {load.lost} got no answer"
-            raise ContenderFailed(f"{wrong} (statuses {load.status})")
+        if load.wrong or not load.requests:
+            raise ContenderFailed(
+                f"{load.requests} answers, {load.refused} of them no success (statuses {load.status}), "
+                f"{load.errors} requests without, {load.lost} streams without their end"
+            )
         return load
 
     def pace(self, interval: float = 0.0, events: int = EVENTS) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 #: One connection, from 0; one pass through the requests of one connection, counted over all of them; and a number
 #: that stays the same for some passes of one connection.
@@ -32,27 +32,19 @@ def http_request(method: str, path: str, headers: Mapping[str, str], body: bytes
 
 def chat_body(size: int, *, stream: bool = False) -> bytes:
     """A chat of exactly so many bytes that grew turn by turn; what differs between requests stands at its end."""
+    options = {"model": "bench", "temperature": 1.0, "max_tokens": 512} | ({"stream": True} if stream else {})
     question = {"role": "user", "content": f"Turn {CYCLE}: how many kilograms are that, and what do they bring?"}
 
-    def render(padding: str) -> bytes:
-        history = [
-            {"role": ("user", "assistant")[number % 2], "content": padding[begin : begin + 600]}
-            for number, begin in enumerate(range(0, len(padding), 600))
-        ]
-        messages = [{"role": "system", "content": _SYSTEM}, *history, question]
-        options = {"stream": True} if stream else {}
-        return json.dumps(
-            {"model": "bench", "temperature": 1.0, "max_tokens": 512, **options, "messages": messages},
-            separators=(",", ":"),
-        ).encode()
+    def render(history: Sequence[dict[str, str]], instructions: str = _SYSTEM) -> bytes:
+        messages = [{"role": "system", "content": instructions}, *history, question]
+        return json.dumps({**options, "messages": messages}, separators=(",", ":")).encode()
 
-    text = " ".join(_SENTENCES) + " "
-    text *= size // len(text) + 1
-    length = size - len(render(""))
-    if length < 0:
+    text = " ".join(_SENTENCES)
+    message_bytes = len(render([{"role": "assistant", "content": text}])) - len(render([])) + 1
+    count = max(0, size - len(render([]))) // message_bytes
+    history = [{"role": ("user", "assistant")[number % 2], "content": text} for number in range(count)]
+    missing = size - len(render(history))
+    if missing < 0:
         raise ValueError(f"no chat is as short as {size} bytes")
-    while (excess := len(render(text[:length])) - size) > 0:
-        length -= excess
-    # A message less makes it shorter by more than a character: the rest goes into white space, as JSON allows.
-    body = render(text[:length])
-    return body + b" " * (size - len(body))
+    padding = f" {text}" * (missing // len(text) + 1)
+    return render(history, _SYSTEM + padding[:missing])

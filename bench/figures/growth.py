@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def _run(rig: Rig, contenders: Sequence[Contender], results: Results, scale: Sca
     for number in range(scale.rounds):
         for size, column in SIZES.items():
             database = rig.folder / "stored.db"
-            shutil.copyfile(filled[size], database)
+            _copy(filled[size], database)
             try:
                 with rig.visit(NORMAL, database) as visit:
                     _measure(visit, column, results, scale)
@@ -75,13 +76,19 @@ def _measure(visit: Visit, column: str, results: Results, scale: Scale) -> None:
     results.add(START, column, visit.started)
     visit.load(sample, 1, seconds=scale.warm_up)
     results.add(P50, column, visit.load(sample, 1, seconds=scale.seconds).latency.p50)
-    page = visit.load([http_request("GET", "/_emulator/trajectories", {})], 1, count=PAGES)
+    page = visit.load([http_request("GET", "/_emulator/trajectories", {})], 1, requests=PAGES)
     results.add(PAGE_P50, column, page.latency.p50)
     results.add(PAGE_P99, column, page.latency.p99)
     first = visit.cycles
-    visit.load([first_sample(visit.contender)], 32, count=SEALS, first_cycle=first)
-    results.add(SEAL, column, visit.load([complete()], 1, count=SEALS, first_cycle=first).latency.p50)
+    visit.load([first_sample(visit.contender)], 32, requests=SEALS, first_cycle=first)
+    results.add(SEAL, column, visit.load([complete()], 1, requests=SEALS, first_cycle=first).latency.p50)
     results.add(RATE, column, visit.load(sample, 32, seconds=scale.seconds).rate)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())  # or the contender's first commits wait until all of the copy is on disk
 
 
 def _remove(database: Path) -> None:

@@ -20,7 +20,7 @@ SAMPLES_A_SECOND = 100
 
 _WHILE = f"with {STREAMS:,} streams open"
 
-LOST = Figure("many_lost", f"of {STREAMS:,} streams: lost or broken", "")
+LOST = Figure("many_lost", f"of {STREAMS:,} streams: lost, broken or refused", "")
 OPEN_MEMORY = Figure("many_memory", f"memory {_WHILE}", "MB", "vllm-router")
 MORE = Figure("many_more", f"memory {_WHILE}, less that at rest", "MB", "vllm-router")
 SHARE = Figure("many_cpu", f"share of a core {_WHILE}, an event each {INTERVAL * 1000:g} ms", "%", "vllm-router")
@@ -52,7 +52,7 @@ def _measure(visit: Visit, results: Results, seconds: float) -> None:
     at_rest = visit.memory()
     visit.pace(INTERVAL, round(seconds / INTERVAL))
     before, began = visit.cpu(), time.monotonic()
-    streams = visit.begin_load([visit.contender.stream()], STREAMS, count=STREAMS)
+    streams = visit.begin_load([visit.contender.stream()], STREAMS, requests=STREAMS, timeout=seconds + 60)
     try:
         time.sleep(seconds * 0.1)  # until all are open
         samples = visit.begin_load([visit.contender.sample()], 8, seconds=seconds * 0.8, rate=SAMPLES_A_SECOND)
@@ -66,7 +66,7 @@ def _measure(visit: Visit, results: Results, seconds: float) -> None:
         load = visit.result(streams, timeout=seconds + 60)
     finally:
         streams.stop()
-    results.add(LOST, name, load.errors + load.lost)
+    results.add(LOST, name, load.wrong)
     results.add(OPEN_MEMORY, name, open_memory / 1e6)
     results.add(MORE, name, (open_memory - at_rest) / 1e6)
     results.add(SHARE, name, share)

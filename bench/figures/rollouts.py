@@ -47,8 +47,9 @@ def only_ours(contender: Contender) -> str | None:
 def _pairs(visit: Visit, results: Results, scale: Scale) -> None:
     count = round(TRAJECTORIES_A_SECOND * scale.seconds)
     first = visit.cycles
-    visit.load([first_sample(visit.contender)], 32, count=count, first_cycle=first)
-    load = visit.load([complete(), reward()], 32, count=2 * count, first_cycle=first)
+    # A few more: at the end a connection may be in the middle of its pair.
+    visit.load([first_sample(visit.contender)], 32, requests=count + 32, first_cycle=first)
+    load = visit.load([complete(), reward()], 32, requests=2 * count, first_cycle=first)
     results.add(PAIRS, visit.contender.name, load.rate / 2)
 
 

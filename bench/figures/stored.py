@@ -38,7 +38,7 @@ def _memory(rig: Rig, contenders: Sequence[Contender], results: Results, _scale:
             continue
         try:
             with rig.visit(contender) as visit:
-                visit.load([contender.sample()], 32, count=MANY)
+                visit.load([contender.sample()], 32, requests=MANY)
                 results.add(MEMORY, contender.name, visit.memory() / 1e6)
         except ContenderFailed as error:
             results.fail([MEMORY], contender.name, str(error))
@@ -52,7 +52,7 @@ def _disk(rig: Rig, contenders: Sequence[Contender], results: Results, _scale: S
         count = SOME if contender.slow else 10 * SOME
         try:
             with rig.visit(contender) as visit:
-                visit.load([contender.sample()], 16, count=count)
+                visit.load([contender.sample()], 16, requests=count)
                 visit.end()
                 files = list(visit.place.folder.glob("*.db*"))
                 results.add(DISK, contender.name, sum(file.stat().st_size for file in files) / count)
@@ -62,15 +62,16 @@ def _disk(rig: Rig, contenders: Sequence[Contender], results: Results, _scale: S
 
 def conversation(turns: int, step: int) -> list[bytes]:
     """The requests of a rollout whose conversation grows by so many bytes a turn."""
+    length = step - len(json.dumps([{"role": role, "content": ""} for role in ("user", "assistant")]))
     messages: list[dict[str, str]] = []
     bodies = []
     for turn in range(turns):
         text = f"Turn {turn}: " + "".join(
             f"{number * 7919 % 10007} " for number in range(turn * 500, turn * 500 + step)
         )
-        messages.append({"role": "user", "content": text[: step * 3 // 4]})
+        messages.append({"role": "user", "content": text[: length * 3 // 4]})
         bodies.append(json.dumps({"model": "bench", "messages": messages}).encode())
-        messages.append({"role": "assistant", "content": text[: step // 4 - 80]})
+        messages.append({"role": "assistant", "content": text[: length // 4]})
     return bodies
 
 

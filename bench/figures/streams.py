@@ -38,10 +38,10 @@ def _paced(visit: Visit, results: Results, scale: Scale) -> None:
     visit.pace(INTERVAL)
     name, requests = visit.contender.name, [visit.contender.stream()]
     if not visit.contender.slow:
-        visit.load(requests, STREAMS, count=STREAMS)
+        visit.load(requests, STREAMS, requests=STREAMS)
     before = visit.cpu()
     if visit.contender.slow:
-        load = visit.load(requests, STREAMS, count=STREAMS)
+        load = visit.load(requests, STREAMS, requests=STREAMS)
     else:
         load = visit.load(requests, STREAMS, seconds=scale.seconds)
     used = visit.cpu() - before
