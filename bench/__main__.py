@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 import signal
 import sys
 import time
@@ -15,7 +17,7 @@ from bench.contenders import CONTENDERS, QUICK, Contender
 from bench.figures import bodies, growth, many_streams, resting, rollouts, samples, stored, streams
 from bench.machine import this_machine
 from bench.plan import FULL_SCALE, QUICK_SCALE, Measure, Scale, Study
-from bench.processes import Cores, available_cores, raise_file_limit
+from bench.processes import Cores, available_cores, others_seconds, raise_file_limit
 from bench.report import document, write, write_readme
 from bench.results import Results
 from bench.rig import open_rig, say
@@ -40,31 +42,38 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _terminated)
     given = _parse()
     scale = QUICK_SCALE if given.quick else FULL_SCALE
+    if given.rounds:
+        scale = dataclasses.replace(scale, rounds=given.rounds)
     is_full = not (given.quick or given.only or given.contenders)
     measures = [each for each in MEASURES if (each.name in given.only if given.only else each.quick or not given.quick)]
     studies = [each for each in STUDIES if (each.name in given.only if given.only else not given.quick)]
     chosen = [CONTENDERS[name] for name in given.contenders or (QUICK if given.quick else CONTENDERS)]
 
-    began, machine, cores = time.monotonic(), this_machine(), available_cores()
+    machine, cores = this_machine(), available_cores()
+    began, others = time.monotonic(), others_seconds()
     raise_file_limit()
     native.build()
     say(f"{machine}; {cores}")
     results = _measure(chosen, measures, studies, scale, cores)
     outcomes = [evaluate(target, results) for target in TARGETS]
 
-    print(f"{machine}; {cores}\n")
+    seconds = time.monotonic() - began
+    others_share = (others_seconds() - others) / seconds / (os.cpu_count() or 1)
+    how = f"{scale.rounds} rounds in {seconds / 60:.0f} minutes; {cores}; others took {others_share:.0%} of the machine"
+    print(f"{machine}.\n{how}.\n")
     print(terminal(FIGURES, list(CONTENDERS), results, outcomes))
     about = {
         "cores": str(cores),
         "rounds": scale.rounds,
-        "minutes": round((time.monotonic() - began) / 60, 1),
+        "minutes": round(seconds / 60, 1),
+        "others_share": round(others_share, 3),
         "contenders": {each.name: _about(each) for each in chosen},
     }
     folder = given.output or (RESULTS if is_full else SCRATCH)
     for file in write(folder, document(machine, about, FIGURES, results, outcomes), results):
         say(f"wrote {file}")
     if given.write_readme:
-        write_readme(machine, FIGURES, list(CONTENDERS), results, outcomes)
+        write_readme(f"{machine}. {how}.", FIGURES, list(CONTENDERS), results, outcomes)
     return 0
 
 
@@ -75,6 +84,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, metavar="FIGURE", help=f"of: {', '.join(names)}")
     parser.add_argument(
         "--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME", help=f"of: {', '.join(CONTENDERS)}"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"{FULL_SCALE.rounds}, of a quick run {QUICK_SCALE.rounds}"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where JSON and plots go")
     parser.add_argument("--write-readme", action="store_true", help="put the tables into bench/README.md")

@@ -97,6 +97,14 @@ def memory_bytes(pid: int) -> int:
     return sum(each.memory_full_info().pss for each in _tree(pid))
 
 
+def others_seconds() -> float:
+    """Processor time that the machine spent so far on anything but this process and what it has started and ended."""
+    times = psutil.cpu_times()
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    busy = times.user + times.nice + times.system
+    return busy - sum(each.ru_utime + each.ru_stime for each in own)
+
+
 def raise_file_limit() -> None:
     """Let this process, and what it starts, open as many files as the system allows: thousands of streams need it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -71,12 +71,12 @@ def write(folder: Path, run: dict[str, Any], results: Results) -> list[Path]:
 
 
 def write_readme(
-    machine: Machine,
+    conditions: str,
     figures: Sequence[Figure],
     contenders: Sequence[str],
     results: Results,
     outcomes: Sequence[Outcome],
 ) -> None:
     """Put the tables of this run between the README's markers."""
-    tables = f"{machine}.\n\n{markdown(figures, contenders, results, outcomes)}"
+    tables = f"{conditions}\n\n{markdown(figures, contenders, results, outcomes)}"
     README.write_text(_MARKED.sub(lambda found: found[1] + tables + found[2], README.read_text()))

@@ -102,7 +102,7 @@ class Visit:
 
     def begin_load(self, templates: Sequence[bytes], connections: int, **demand: Unpack[Demand]) -> RunningLoad:
         """Put it under load."""
-        options = {"connections": connections, "timeout": 60, "first-cycle": self.cycles}
+        options: dict[str, float] = {"connections": connections, "timeout": 60, "first-cycle": self.cycles}
         options |= {name.replace("_", "-"): value for name, value in demand.items() if isinstance(value, int | float)}
         self.cycles += 10_000_000  # more than any load gets through
         arguments = [text for name, value in options.items() for text in (f"--{name}", f"{value:.12g}")]

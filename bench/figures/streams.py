@@ -41,7 +41,7 @@ def _paced(visit: Visit, results: Results, scale: Scale) -> None:
         visit.load(requests, STREAMS, requests=STREAMS)
     before = visit.cpu()
     if visit.contender.slow:
-        load = visit.load(requests, STREAMS, requests=STREAMS)
+        load = visit.load(requests, STREAMS, requests=STREAMS, timeout=120)
     else:
         load = visit.load(requests, STREAMS, seconds=scale.seconds)
     used = visit.cpu() - before

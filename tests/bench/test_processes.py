@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.processes import available_cores, cpu_seconds, end, memory_bytes, start
+from bench.processes import Cores, available_cores, cpu_seconds, end, memory_bytes, start
 from tests.stored import eventually
 
 #: A process with a child that holds 40 MB and computes; both until they are ended.
@@ -59,7 +59,5 @@ def test_a_process_runs_on_its_cores_and_this_one_stays_where_it_was(tmp_path: P
 
 
 def test_one_core_is_said_to_be_one() -> None:
-    from bench.processes import Cores
-
     assert "one core" in str(Cores(frozenset({0}), frozenset({0})))
     assert str(Cores(frozenset({1}), frozenset({0}))) == "contenders on core 1, load and model server on core 0"

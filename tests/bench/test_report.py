@@ -48,11 +48,12 @@ def test_the_readme_is_rewritten_between_its_markers_only(
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
     monkeypatch.setattr(report, "README", readme)
-    write_readme(this_machine(), [RATE], ["vllm-router", "normal"], results, [evaluate(TARGET, results)])
+    write_readme("A quiet machine.", [RATE], ["vllm-router", "normal"], results, [evaluate(TARGET, results)])
     text = readme.read_text()
     assert text.startswith("before\n<!-- results: begin -->\n")
     assert text.endswith("<!-- results: end -->\nafter\n")
     assert "old" not in text
+    assert "A quiet machine." in text
     assert "| samples a second (/s, × vllm-router) | 400 | 200 (0.500×) |" in text
 
 
