@@ -56,4 +56,4 @@ build: $(SETUP)  ## the wheel and the source distribution
 	$(VENV)/python -m build --installer uv
 
 clean:
-	rm -rf .venv .environments .models dist build
+	rm -rf .venv .environments .models bench/.build dist build

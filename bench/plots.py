@@ -61,7 +61,8 @@ def _rows(plot: Plot, results: Results) -> list[Row]:
         medians = {name: results.median(figure, contender.name) for name, figure in plot.series.items()}
         values = {name: value for name, value in medians.items() if value is not None}
         if values:
-            rows.append(Row(contender.name, contender.is_ours, values))
+            name = f"ours, {contender.name}" if contender.is_ours else contender.name
+            rows.append(Row(name, contender.is_ours, values))
     return rows
 
 
