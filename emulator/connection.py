@@ -27,6 +27,10 @@ class Cycle(RequestResponseCycle):
 
     connection: Connection
 
+    def whole_body(self) -> bytearray | None:
+        """The request's body, if all of it has come; then there is nothing more to receive."""
+        return None if self.more_body else self.body
+
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer, its head and body at once; `headers` without content-length. Once, and nothing else."""
         if self.flow.write_paused and not self.disconnected:

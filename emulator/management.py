@@ -245,7 +245,8 @@ def _one_turn(connection: Connection, job_arn: str, trajectory_id: str, number: 
 async def _body(request: Request, settings: Settings, *keywords: str) -> dict[str, Any]:
     """These members of a JSON body. Raises SerializationException, ValidationException, ClientGone."""
     headers: dict[bytes, bytes] = dict(request.scope["headers"])
-    return decode(_input(keywords), {}, await read_body(headers, request.receive, settings.max_request_bytes))
+    body = await read_body(headers, request.scope, request.receive, settings.max_request_bytes)
+    return decode(_input(keywords), {}, body)
 
 
 def _input(keywords: tuple[str, ...]) -> OperationModel:
