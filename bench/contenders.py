@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -69,7 +67,8 @@ class Contender:
 
 
 def _environment(name: str) -> Path:
-    return ROOT / ".environments" / f"bench-{name}"
+    """Where scripts/build_peers.sh puts it."""
+    return ROOT / ".environments" / (name if name in ("nginx", "vllm-router") else f"bench-{name}")
 
 
 def _package_version(environment: str, package: str) -> Callable[[], str]:
@@ -82,7 +81,7 @@ def _package_version(environment: str, package: str) -> Callable[[], str]:
     return version
 
 
-_NGINX = Path(shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin") or "nginx")
+_NGINX = _environment("nginx") / "bin" / "nginx"
 
 _NGINX_CONFIGURATION = """\
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
