@@ -12,6 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import httptools
 
@@ -23,6 +24,7 @@ LOW_WATER = 64 * 1024  # so little waits, and it is read again
 SMALL_BODY = 64 * 1024  # travels in one write with its head
 UPLOAD_PIECE = 256 * 1024
 NOTHING = memoryview(b"")
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class HTTPClient:
@@ -55,13 +57,21 @@ class HTTPClient:
         self.idle: dict[_Connection, float] = {}  # since when; the last one in is the first one out
         self.closed = False
 
-    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        more_headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Answer:
         """Send a request and wait for the head of its answer, whatever its status.
 
+        `headers` are those that most requests have alike, `more_headers` are this one's own.
         Adds `host`, `accept-encoding` and `content-length` to `headers`. Raises ModelServerError, or ValueError if
         the target or a header has a line break. Cancelling it ends the connection, so that the server notices.
         """
-        head = self._head(method, target, headers, body)
+        head = self._head(method, target, headers, more_headers, body)
         idle = self._take_idle()
         if idle is not None:
             try:
@@ -80,8 +90,12 @@ class HTTPClient:
         if connections:
             await asyncio.wait([connection.lost for connection in connections])
 
-    def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    def _head(
+        self, method: str, target: str, headers: Mapping[str, str], more_headers: Mapping[str, str], body: bytes
+    ) -> bytes:
         head = _fixed_head(method, target, self._host_field, tuple(headers.items()))
+        if more_headers:
+            head += _lines([f"{name}: {value}" for name, value in more_headers.items()])
         return head + (b"content-length: %d\r\n\r\n" % len(body) if body or method == "POST" else b"\r\n")
 
     def _take_idle(self) -> _Connection | None:
@@ -115,7 +129,10 @@ class HTTPClient:
 @lru_cache(maxsize=64)
 def _fixed_head(method: str, target: str, host: str, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", f"host: {host}", "accept-encoding: identity"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    return _lines(lines + [f"{name}: {value}" for name, value in headers])
+
+
+def _lines(lines: list[str]) -> bytes:
     text = "\r\n".join(lines)
     if not text.count("\r") == text.count("\n") == len(lines) - 1:
         raise ValueError("a line break in a request's target or header")

@@ -34,7 +34,7 @@ class ModelRequest:
     """One request to a model server.
 
     `path` is the OpenAI-style path (`/v1/chat/completions`, `/v1/completions`, `/v1/models`); `body` travels as it is.
-    `headers` are those that take a trace along.
+    `headers` are those that are its own: of its rollout, and of its trace.
     """
 
     path: str

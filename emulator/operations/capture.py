@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import lru_cache
+from hashlib import blake2b
 from time import perf_counter
 from typing import NoReturn
 
@@ -28,6 +30,10 @@ DONE = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{\s*"error"\s*:')
 
 
+#: By this header vllm-router's policies keep the turns of a rollout with one model server, and its prefix cache.
+SESSION = "x-session-id"
+
+
 class AnswerTooLarge(Exception):
     """The model's answer is larger than may be captured."""
 
@@ -36,6 +42,12 @@ def check_size(size: int, limit: int) -> None:
     """Raises AnswerTooLarge."""
     if size > limit:
         raise AnswerTooLarge(f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit")
+
+
+@lru_cache(maxsize=10_000)
+def rollout_name(job_arn: str, trajectory_id: str) -> str:
+    """What model servers may know of a rollout: which requests belong together."""
+    return blake2b(f"{job_arn}\n{trajectory_id}".encode(), digest_size=16).hexdigest()
 
 
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
@@ -63,7 +75,10 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
         raise
     call = current_call()
     call.turn = number
-    request = ModelRequest(path, body, headers=call.ask("POST", path))
+    headers = {SESSION: rollout_name(job_arn, trajectory_id)}
+    if (trace := call.ask("POST", path)) is not None:
+        headers.update(trace)
+    request = ModelRequest(path, body, headers=headers)
     capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture
@@ -218,7 +233,7 @@ class Capture:
             path=self._request.path,
             http_status=self.status or None,
             content_type=self.content_type,
-            error=error,
+            error=error and error.replace("\0", "\\0"),  # which PostgreSQL's texts cannot hold
             arrived_at=self._arrived_at,
             first_byte_at=self._first_byte_at,
             ended_at=now(),
