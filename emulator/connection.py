@@ -53,6 +53,13 @@ class Cycle(RequestResponseCycle):
             self.transport.close()
         self.on_response()
 
+    async def write(self, piece: bytes) -> None:
+        """Write a piece of a stream that `send` has begun; returns when the client can take the next."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
         self.connection.gone = gone

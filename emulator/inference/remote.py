@@ -7,7 +7,7 @@ import json
 from urllib.parse import urlsplit
 
 from emulator import __version__
-from emulator.inference.http_client import NO_HEADERS, HTTPClient
+from emulator.inference.http_client import HTTPClient
 from emulator.inference.model_server import Health, ModelAnswer, ModelRequest, ModelServerError
 
 HEALTH_TIMEOUT = 2.0
@@ -59,7 +59,7 @@ class RemoteServer:
             if self._rewrite_model is not None:
                 body = _with_model(body, self._rewrite_model)
         return await self._client.request(
-            request.method, self._prefix + request.path, headers, body, request.headers or NO_HEADERS
+            request.method, self._prefix + request.path, headers, body, request.header_lines
         )
 
     async def health(self) -> Health:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import NoReturn
 
 from emulator.calls import Call, current_call
-from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError
+from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError, header_lines
 from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import BrokenStream, Write
 from emulator.protocol.errors import (
@@ -30,10 +30,6 @@ DONE = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{\s*"error"\s*:')
 
 
-#: By this header vllm-router's policies keep the turns of a rollout with one model server, and its prefix cache.
-SESSION = "x-session-id"
-
-
 class AnswerTooLarge(Exception):
     """The model's answer is larger than may be captured."""
 
@@ -45,9 +41,13 @@ def check_size(size: int, limit: int) -> None:
 
 
 @lru_cache(maxsize=10_000)
-def rollout_name(job_arn: str, trajectory_id: str) -> str:
-    """What model servers may know of a rollout: which requests belong together."""
-    return blake2b(f"{job_arn}\n{trajectory_id}".encode(), digest_size=16).hexdigest()
+def rollout_line(job_arn: str, trajectory_id: str) -> bytes:
+    """The header that names a rollout to the model server, by a digest.
+
+    By this one vllm-router's policies keep the turns of a rollout with one model server, and with its prefix cache.
+    """
+    digest = blake2b(f"{job_arn}\n{trajectory_id}".encode(), digest_size=16).hexdigest()
+    return header_lines({"x-session-id": digest})
 
 
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
@@ -75,13 +75,17 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
         raise
     call = current_call()
     call.turn = number
-    headers = {SESSION: rollout_name(job_arn, trajectory_id)}
+    lines = rollout_line(job_arn, trajectory_id)
     if (trace := call.ask("POST", path)) is not None:
-        headers.update(trace)
-    request = ModelRequest(path, body, headers=headers)
+        lines += header_lines(trace)
+    request = ModelRequest(path, body, header_lines=lines)
     capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture
+
+
+def _reports_error(events: bytes) -> bool:
+    return b'"error"' in events and ERROR_EVENT.search(events) is not None
 
 
 class Capture:
@@ -182,7 +186,8 @@ class Capture:
     def _says_done(self, piece: bytes) -> bool:
         text = self._tail + piece
         self._tail = text[-16:]
-        return DONE.search(text) is not None
+        # To look for the plain bytes first spares a stream two thirds of its processor time.
+        return b"[DONE]" in text and DONE.search(text) is not None
 
     async def _fail(self, failure: BaseException, error: type[InternalServiceError | BrokenStream]) -> NoReturn:
         """Store the turn as it is, and raise the failure; what the model server did wrong becomes `error`."""
@@ -203,7 +208,7 @@ class Capture:
         response = b"".join(self._pieces)
         self._note_answered(response)
         # ASSUMED: a stream that reports an error is no turn of a trajectory, although its HTTP is in order.
-        failed = not self.is_success or (self.is_event_stream and ERROR_EVENT.search(response) is not None)
+        failed = not self.is_success or (self.is_event_stream and _reports_error(response))
         await self._end(TurnStatus.FAILED if failed else TurnStatus.COMPLETED, response)
         return response
 

@@ -57,6 +57,9 @@ class Exchange(Protocol):
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
 
+    async def write(self, piece: bytes) -> None:
+        """Write a piece of a stream that `send` has begun, none that is empty; returns when the next can be taken."""
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
 
@@ -140,15 +143,12 @@ class Endpoint:
 
     async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
         """Write a stream; one that breaks leaves its response unfinished, so that the client notices."""
-
-        async def write(piece: bytes) -> None:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-
+        exchange: Exchange = scope["extensions"][EXCHANGE]
         metrics = self._calls.metrics
         metrics.open_streams += 1
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
-            await _while_connected(answer.relay(write), scope)
+            await _while_connected(answer.relay(exchange.write), scope)
         except ClientGone:
             call.code = CLIENT_GONE
         except asyncio.CancelledError:
