@@ -6,7 +6,7 @@ SETUP = .venv/.installed
 VLLM_ENVIRONMENT = .environments/vllm
 VLLM_MODEL = .models/SmolLM2-135M-Instruct
 
-.PHONY: setup serve demo test test-vllm check format environments vllm build clean
+.PHONY: setup serve demo test test-vllm bench bench-quick peers check format environments vllm build clean
 
 setup: $(SETUP)
 
@@ -22,16 +22,26 @@ demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:
 test: $(SETUP) environments  ## everything that needs no large download
 	$(VENV)/pytest -m "not vllm"
 
-environments: $(SETUP)  ## clients whose dependencies clash with ours: the AWS CLI and the SageMaker SDK
+environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
 	scripts/build_clients.sh
+	scripts/build_nginx.sh
 
 vllm: $(SETUP)  ## vLLM for the CPU, and a small model
 	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
 
-test-vllm: $(SETUP) vllm  ## the contract and the demo against a real vLLM
+test-vllm: $(SETUP) vllm environments  ## the contract and the demo against a real vLLM
 	TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
 	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600
+
+bench: $(SETUP) peers  ## every figure, beside the peers; 20 minutes
+	$(VENV)/python -m bench --write-readme
+
+bench-quick: $(SETUP)  ## a few figures in two minutes, for development
+	$(VENV)/python -m bench --quick
+
+peers: $(SETUP)  ## what the benchmark compares with, each in an environment of its own
+	scripts/build_peers.sh
 
 check: $(SETUP)  ## formatting, lint, types, the direction of dependencies
 	$(VENV)/ruff format --check .
@@ -47,4 +57,4 @@ build: $(SETUP)  ## the wheel and the source distribution
 	$(VENV)/python -m build --installer uv
 
 clean:
-	rm -rf .venv .environments .models dist build
+	rm -rf .venv .environments .models bench/.build dist build

@@ -2,6 +2,9 @@
 
 Group commit: while one transaction is on its way to the disk, others queue up, and the next one takes them all. An
 acknowledgement is given only after the commit, so what was acknowledged is on disk.
+
+The writes wait at the event loop, and the thread is handed a batch at a time: to wake it for each write would make
+small batches, and to change threads costs as much as to append a turn.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from emulator.metrics import WriterMetrics
 from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
 from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
 from emulator.store.prefixes import LastRequests
@@ -50,16 +55,20 @@ class _Write:
     change: Callable[[Transaction], Any] | None
     future: asyncio.Future[Any]
     queued_at: float
+    context: Context = field(default_factory=copy_context)  #: which request log lines are about
 
 
 class Writer:
     """Runs writes, one batch after another, in a thread of its own."""
 
-    def __init__(self, database: Database, *, patience: float = 30.0) -> None:
+    def __init__(self, database: Database, *, patience: float = 30.0, metrics: WriterMetrics | None = None) -> None:
         """`database` is open. `patience`: seconds that a write waits for a database that cannot be reached."""
         self._database = database
         self._patience = patience
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._metrics = metrics or WriterMetrics()
+        self._waiting: list[_Write] = []
+        self._is_busy = False  # a batch is with the thread, or about to be handed over
+        self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._last_requests = LastRequests()
         self._is_settled = True  # whether what `_last_requests` holds is in the database
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -80,83 +89,84 @@ class Writer:
         """Commit what is waiting, move the log into the database, and end the thread."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._batches.put(self._waiting)  # all of it, whatever its size
+            self._waiting = []
+            self._batches.put(None)
             await asyncio.to_thread(self._thread.join)
 
     def _submit(self, key: Key, turn: Turn | None, change: Callable[[Transaction], Any] | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreError("the server is stopping"))
-        else:
-            self._queue.put(_Write(key, turn, change, future, time.monotonic()))
+            return future
+        self._waiting.append(_Write(key, turn, change, future, time.monotonic()))
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._hand_over)  # with whatever else this turn of the event loop brings
         return future
 
+    def _hand_over(self) -> None:
+        """Give the thread what is waiting."""
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        self._is_busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+
     def _run(self) -> None:
-        open_ = True
-        while open_:
+        while True:
             try:
-                first = self._queue.get(timeout=IDLE if self._unmoved_bytes else None)
+                batch = self._batches.get(timeout=IDLE if self._unmoved_bytes else None)
             except queue.Empty:
                 self._checkpoint()
                 continue
-            batch, open_ = self._batch(first)
+            if batch is None:
+                break
             if batch:
-                self._commit(batch)
+                self._acknowledge(self._commit(batch))
+                self._measure(batch)
             if self._unmoved_bytes > CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
 
-    def _batch(self, first: _Write | None) -> tuple[list[_Write], bool]:
-        batch: list[_Write] = []
-        item = first
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH:
-                return batch, True
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
-
-    def _commit(self, batch: list[_Write]) -> None:
-        """Commit a batch, and tell those who wait for its writes."""
+    def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        """Commit a batch; each write with its result or its error, but for those that were told before the others."""
         if self._database.is_shared:
             # Whoever locks trajectories in one order cannot wait in a circle. Of each, the writes stay in theirs.
             batch.sort(key=lambda write: write.key)
-        while batch:
+        while True:
             deadline = min(write.queued_at for write in batch) + self._patience
             try:
                 outcomes = self._database.run(partial(self._execute, batch), deadline)
             except DatabaseUnavailable as error:
                 refused, batch = self._out_of_patience(batch, error)
-                self._acknowledge([(write, StoreError(str(error))) for write in refused])
+                outcomes = [(write, StoreError(str(error))) for write in refused]
+                if not batch:
+                    return outcomes
+                self._acknowledge(outcomes, is_all=False)
             except Exception as error:
-                if len(batch) > 1:
-                    # Whatever one of them did must not take the others with it.
-                    for write in batch:
-                        self._commit([write])
-                else:
-                    self._acknowledge([(batch[0], self._refusal(error))])
-                return
+                if len(batch) == 1:
+                    return [(batch[0], self._refusal(batch[0], error))]
+                # Whatever one of them did must not take the others with it.
+                for write in batch[:-1]:
+                    self._acknowledge(self._commit([write]), is_all=False)
+                return self._commit(batch[-1:])
             else:
                 self._is_settled = True
-                self._acknowledge(outcomes)
-                return
+                return outcomes
 
     def _out_of_patience(self, batch: list[_Write], error: DatabaseUnavailable) -> tuple[list[_Write], list[_Write]]:
-        """Whose writes have waited long enough, and the others, which are tried again; these may be written already."""
+        """Whose writes have waited long enough, and the others, which are tried again; none that may be written."""
         now = time.monotonic()
         late = [write for write in batch if write.queued_at + self._patience <= now]
         if isinstance(error, OutcomeUnknown) or not late:
             return batch, []
         return late, [write for write in batch if write.queued_at + self._patience > now]
 
-    def _refusal(self, error: Exception) -> StoreError:
+    def _refusal(self, write: _Write, error: Exception) -> StoreError:
         if isinstance(error, TrajectoryGone):
             return StoreError(str(error))
         if not isinstance(error, self._database.Error):
-            log.exception("a write failed", exc_info=error)
+            write.context.run(log.exception, "a write failed")
         return StoreError(f"The database could not be written: {error}")
 
     def _execute(self, batch: list[_Write], transaction: Transaction) -> list[tuple[_Write, Any]]:
@@ -184,12 +194,19 @@ class Writer:
             self._unmoved_bytes += append_turns(transaction, self._last_requests, turns)
             turns.clear()
 
-    def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
+    def _acknowledge(self, outcomes: list[tuple[_Write, Any]], *, is_all: bool = True) -> None:
+        """Tell those who wait. `is_all`: the thread is done with the batch."""
         self._unmoved_bytes += 1  # a seal or a reward moves too, however small
         try:
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes, is_all)
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
+
+    def _measure(self, batch: list[_Write]) -> None:
+        now = time.monotonic()
+        for write in batch:
+            self._metrics.wait.observe(now - write.queued_at)
+        self._metrics.batch_turns.observe(sum(write.turn is not None for write in batch))
 
     def _checkpoint(self) -> None:
         self._unmoved_bytes = 0
@@ -198,12 +215,14 @@ class Writer:
         except self._database.Error as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
-
-def _resolve(outcomes: list[tuple[_Write, Any]]) -> None:
-    for write, result in outcomes:
-        if write.future.done():  # cancelled: its client went away
-            continue
-        if isinstance(result, Exception):
-            write.future.set_exception(result)
-        else:
-            write.future.set_result(result)
+    def _resolve(self, outcomes: list[tuple[_Write, Any]], is_all: bool) -> None:
+        """Tell those who wait, and hand over what has come meanwhile."""
+        for write, result in outcomes:
+            if write.future.done():  # cancelled: its client went away
+                continue
+            if isinstance(result, Exception):
+                write.future.set_exception(result)
+            else:
+                write.future.set_result(result)
+        if is_all:
+            self._hand_over()

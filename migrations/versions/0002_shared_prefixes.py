@@ -8,6 +8,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+STATUS = "status = 'completed' OR status = 'failed' OR status = 'aborted' OR status = 'discarded'"
+
 SHARED = "(base IS NULL AND shared = 0) OR (base IS NOT NULL AND shared > 0)"
 
 
@@ -21,6 +23,8 @@ def upgrade() -> None:
             table.add_column(sa.Column("base", sa.Integer), insert_after="ended_at")
             table.add_column(sa.Column("shared", sa.Integer, nullable=False, server_default="0"), insert_after="base")
             table.create_check_constraint("shared_with_its_base", SHARED)
+            table.drop_constraint("turn_status", type_="check")
+            table.create_check_constraint("turn_status", STATUS)
     else:
         op.add_column("turns", sa.Column("base", sa.Integer))
         op.add_column("turns", sa.Column("shared", sa.Integer, nullable=False, server_default="0"))
@@ -30,3 +34,5 @@ def upgrade() -> None:
             " FROM (SELECT trajectory, max(number) AS last FROM turns GROUP BY trajectory) AS numbers"
             " WHERE trajectory = trajectories.id"
         )
+        op.drop_constraint("turn_status", "turns", type_="check")
+        op.create_check_constraint("turn_status", "turns", STATUS)
