@@ -61,6 +61,7 @@ class App:
             durability=settings.durability,
             create_trajectories=settings.trajectories == "implicit",
             any_job=settings.jobs == "any",
+            patience=settings.database_timeout,
         )
         self.model_server = make_model_server(settings)
         self.metrics = Metrics()

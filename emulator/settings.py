@@ -58,6 +58,12 @@ class Settings:
         "normal: survives a crash of the server (PostgreSQL: as full); memory: nothing on disk, for tests",
         "store",
     )
+    database_timeout: float = _setting(
+        30.0,
+        "seconds that a request waits for PostgreSQL while it restarts, or cannot be reached",
+        "store",
+        metavar="SECONDS",
+    )
     model: str = _setting(
         "scripted",
         "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
@@ -170,7 +176,7 @@ def _check_ranges(settings: Settings) -> None:
     if not 0 <= settings.port <= 65535:
         raise InvalidSetting(f"port: {settings.port} is not between 0 and 65535")
     for name in (
-        "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
+        "database_timeout", "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
         "max_request_bytes", "max_answer_bytes", "max_in_flight",
     ):  # fmt: skip
         if not getattr(settings, name) > 0:

@@ -78,8 +78,8 @@ class PostgreSQL:
             )
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
-            assert self._process.poll() is None, self._log.read_text()[-3000:]
-            assert time.monotonic() < deadline, self._log.read_text()[-3000:]
+            assert self._process.poll() is None, self.log[-3000:]
+            assert time.monotonic() < deadline, self.log[-3000:]
             time.sleep(0.02)
 
     def stop(self, how: Stop = "fast") -> None:
@@ -113,6 +113,11 @@ class PostgreSQL:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
 
     @property
     def _log(self) -> Path:

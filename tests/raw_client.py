@@ -52,7 +52,7 @@ class RawClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self.close()
 
     def call(
         self, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, method: str = "POST"
@@ -117,6 +117,11 @@ class RawClient:
     def sample(self, trajectory_id: str, body: bytes, path: str = SAMPLE) -> Reply:
         """One turn, whichever of the sampling paths it takes."""
         return self.call(path, body, self.sample_headers(trajectory_id))
+
+    def register(self, trajectory_id: str) -> Reply:
+        """Make a trajectory known before its first turn."""
+        document = {"job_arn": self.job_arn, "trajectory_id": trajectory_id}
+        return self.call("/_emulator/trajectories", json.dumps(document).encode(), {"Content-Type": "application/json"})
 
     def complete(self, trajectory_id: str, status: str | None = None, token: str | None = None) -> Reply:
         """CompleteRollout."""

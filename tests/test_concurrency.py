@@ -22,7 +22,9 @@ from emulator.settings import Settings
 from emulator.testing import running_server
 from emulator.trajectory import Status, TurnStatus
 from tests.conftest import JOB_ARN
+from tests.deployments import KINDS, Deployment, deployed
 from tests.model_servers import PATIENCE, ClientLeft, Exchange, Gate, ModelServerThread, model_server
+from tests.postgresql import PostgreSQL
 from tests.raw_client import CHAT, COMPLETE, SAMPLE, STREAM, RawClient, Reply
 from tests.stored import all_stored, eventually, stored
 
@@ -55,11 +57,15 @@ def model() -> Iterator[ModelServerThread]:
         yield model
 
 
-@pytest.fixture(scope="module")
-def emulator(model: ModelServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    database = tmp_path_factory.mktemp("concurrency") / "trajectories.db"
-    with running_server(Settings(port=0, database=str(database), durability="normal", model=model.url)) as server:
-        yield server
+@pytest.fixture(scope="module", params=KINDS)
+def emulator(
+    request: pytest.FixtureRequest,
+    model: ModelServerThread,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgresql: PostgreSQL,
+) -> Iterator[Deployment]:
+    with deployed(request.param, tmp_path_factory.mktemp("concurrency"), postgresql, model=model.url) as it:
+        yield it
 
 
 def at_once(count: int, act: Callable[[int], T]) -> list[T]:
@@ -92,16 +98,16 @@ def ask(client: RawClient, trajectory: str, index: int, number: int) -> Asked:
     return Asked(body, sent_at, answered_at)
 
 
-def test_200_clients_on_one_trajectory(emulator: Server, model: ModelServerThread) -> None:
+def test_200_clients_on_one_trajectory(emulator: Deployment, model: ModelServerThread) -> None:
     model.behave(echo)
     rounds = 3
 
     def act(index: int) -> list[Asked]:
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             return [ask(client, "shared", index, number) for number in range(rounds)]
 
     asked = {each.body: each for each in chain.from_iterable(at_once(CLIENTS, act))}
-    trajectory, turns = stored(Path(emulator.app.settings.database), "shared")
+    trajectory, turns = stored(emulator.database, "shared")
     assert trajectory.turns == len(turns) == len(asked) == CLIENTS * rounds
     assert {turn.request for turn in turns} == asked.keys()
     assert all(turn.response == answer_to(turn.request) for turn in turns)
@@ -115,20 +121,20 @@ def test_200_clients_on_one_trajectory(emulator: Server, model: ModelServerThrea
         assert asked[turn.request].answered_at > last_sent
 
 
-def test_200_clients_on_200_trajectories(emulator: Server, model: ModelServerThread) -> None:
+def test_200_clients_on_200_trajectories(emulator: Deployment, model: ModelServerThread) -> None:
     model.behave(echo)
     rounds = 3
 
     def act(index: int) -> list[bytes]:
         name = f"own-{index}"
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             bodies = [ask(client, name, index, number).body for number in range(rounds)]
             assert client.complete(name, "failed" if index % 4 == 0 else "ready", token=name).status == 200
             assert client.reward(name, [float(index)] * (rounds if index % 2 else 1), token=name).status == 200
         return bodies
 
     asked = at_once(CLIENTS, act)
-    found = all_stored(Path(emulator.app.settings.database))
+    found = all_stored(emulator.database)
     for index, bodies in enumerate(asked):
         trajectory, turns = found[JOB_ARN, f"own-{index}"]
         assert [(turn.number, turn.request) for turn in turns] == list(enumerate(bodies))
@@ -139,7 +145,7 @@ def test_200_clients_on_200_trajectories(emulator: Server, model: ModelServerThr
 
 
 def test_turns_are_numbered_as_they_arrive_and_not_as_their_answers_end(
-    emulator: Server, model: ModelServerThread
+    emulator: Deployment, model: ModelServerThread
 ) -> None:
     gates = [Gate() for _ in range(5)]
 
@@ -148,7 +154,7 @@ def test_turns_are_numbered_as_they_arrive_and_not_as_their_answers_end(
         await echo(exchange)
 
     model.behave(behaviour)
-    clients = [RawClient(emulator.url, JOB_ARN) for _ in gates]
+    clients = [emulator.client() for _ in gates]
     with ThreadPoolExecutor(len(gates)) as pool:
         replies = []
         for number, client in enumerate(clients):
@@ -159,7 +165,7 @@ def test_turns_are_numbered_as_they_arrive_and_not_as_their_answers_end(
             assert reply.result().status == 200
     for client in clients:
         client.close()
-    _, turns = stored(Path(emulator.app.settings.database), "reversed")
+    _, turns = stored(emulator.database, "reversed")
     assert [json.loads(turn.request)["number"] for turn in turns] == [0, 1, 2, 3, 4]
     assert [turn.number for turn in turns] == [0, 1, 2, 3, 4]
     assert [turn.ended_at for turn in turns] == sorted((turn.ended_at for turn in turns), reverse=True)
@@ -169,65 +175,65 @@ def outcomes(replies: Sequence[Reply]) -> Counter[tuple[int, str | None]]:
     return Counter((reply.status, reply.error) for reply in replies)
 
 
-def seal_at_once(emulator: Server, name: str, count: int, token: str | None = None) -> list[Reply]:
+def seal_at_once(emulator: Deployment, name: str, count: int, token: str | None = None) -> list[Reply]:
     def act(index: int) -> Reply:
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             return client.complete(name, "failed" if index % 2 and token is None else "ready", token)
 
     return at_once(count, act)
 
 
-def test_of_concurrent_complete_rollouts_exactly_one_wins(emulator: Server, model: ModelServerThread) -> None:
+def test_of_concurrent_complete_rollouts_exactly_one_wins(emulator: Deployment, model: ModelServerThread) -> None:
     model.behave(echo)
     for round_ in range(5):
         name = f"sealed-{round_}"
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             ask(client, name, 0, 0)
         replies = seal_at_once(emulator, name, 40)
         assert outcomes(replies) == {(200, None): 1, (409, "ConflictException"): 39}
         (winner,) = [index for index, reply in enumerate(replies) if reply.status == 200]
-        trajectory, _ = stored(Path(emulator.app.settings.database), name)
+        trajectory, _ = stored(emulator.database, name)
         assert trajectory.completion is (Status.FAILED if winner % 2 else Status.READY)
         others = {reply.message for reply in replies if reply.status != 200}
         assert all("Cannot transition trajectory" in message for message in others)
 
 
 def test_concurrent_complete_rollouts_with_one_client_token_all_succeed(
-    emulator: Server, model: ModelServerThread
+    emulator: Deployment, model: ModelServerThread
 ) -> None:
     model.behave(echo)
-    with RawClient(emulator.url, JOB_ARN) as client:
+    with emulator.client() as client:
         ask(client, "one-token", 0, 0)
     assert outcomes(seal_at_once(emulator, "one-token", 40, token="token")) == {(200, None): 40}
 
 
-def test_of_concurrent_rewards_exactly_one_wins(emulator: Server, model: ModelServerThread) -> None:
+def test_of_concurrent_rewards_exactly_one_wins(emulator: Deployment, model: ModelServerThread) -> None:
     model.behave(echo)
-    with RawClient(emulator.url, JOB_ARN) as client:
+    with emulator.client() as client:
         ask(client, "rewarded", 0, 0)
         assert client.complete("rewarded").status == 200
 
     def act(index: int) -> Reply:
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             return client.reward("rewarded", [float(index)])
 
     replies = at_once(40, act)
     assert outcomes(replies) == {(200, None): 1, (409, "ConflictException"): 39}
     (winner,) = [index for index, reply in enumerate(replies) if reply.status == 200]
-    assert stored(Path(emulator.app.settings.database), "rewarded")[0].rewards == [float(winner)]
+    assert stored(emulator.database, "rewarded")[0].rewards == [float(winner)]
 
 
 def test_samples_that_race_a_seal_count_or_are_discarded_or_are_refused(
-    emulator: Server, model: ModelServerThread
+    emulator: Deployment, model: ModelServerThread
 ) -> None:
     model.behave(echo)
     for round_ in range(5):
         name = f"raced-{round_}"
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             ask(client, name, 0, 0)
 
         def act(index: int, name: str = name) -> Reply:
-            with RawClient(emulator.url, JOB_ARN) as client:
+            with emulator.client() as client:
                 if index == 0:
                     return client.complete(name)
                 return client.sample(name, question(index, 1, stream=False), PATHS[index % 3])
@@ -236,14 +242,14 @@ def test_samples_that_race_a_seal_count_or_are_discarded_or_are_refused(
         assert seal.status == 200
         assert outcomes(samples).keys() <= {(200, None), (400, "ValidationException")}
         assert all("not in valid status" in each.message for each in samples if each.status == 400)
-        trajectory, turns = stored(Path(emulator.app.settings.database), name)
+        trajectory, turns = stored(emulator.database, name)
         answered = {index for index, reply in enumerate(samples, start=1) if reply.status == 200}
         assert {json.loads(turn.request)["client"] for turn in turns} == answered | {0}
         assert len(turns) == len(answered) + 1
         counted = sum(turn.status is TurnStatus.COMPLETED for turn in turns)
         assert trajectory.turns == counted
         assert {turn.status for turn in turns} <= {TurnStatus.COMPLETED, TurnStatus.DISCARDED}
-        with RawClient(emulator.url, JOB_ARN) as client:
+        with emulator.client() as client:
             assert client.reward(name, [0.5] * counted).status == 200
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from emulator.settings import Settings
-from emulator.testing import running_server
 from emulator.trajectory import (
     Event,
     InvalidRewards,
@@ -25,7 +24,9 @@ from emulator.trajectory import (
     is_eligible,
     transition,
 )
+from tests.deployments import KINDS, Deployment, Kind, deployed
 from tests.model_servers import Exchange, model_server
+from tests.postgresql import PostgreSQL
 from tests.raw_client import CHAT, SAMPLE, STREAM, RawClient, Reply
 from tests.stored import all_stored
 
@@ -86,6 +87,10 @@ class Oracle:
             return OK
         return (model_status, None) if path == CHAT else REFUSALS[model_status]
 
+    def register(self, key: tuple[str, str]) -> Outcome:
+        self.trajectories.setdefault(key, Expected())
+        return OK
+
     def complete(self, key: tuple[str, str], status: str | None, token: str | None) -> Outcome:
         completion = Status(status or "ready")
         event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
@@ -126,7 +131,11 @@ class Oracle:
 
 examples = count()
 
+#: Where there are two emulators, each has one.
+DOORS = ("this", "that")
+
 jobs = st.sampled_from(JOBS)
+doors = st.sampled_from(DOORS)
 names = st.sampled_from(["t1", "t2", "t3 é"])
 tokens = st.sampled_from([None, None, "token-1", "token-2"])
 statuses = st.sampled_from([None, "ready", "failed"])
@@ -139,12 +148,12 @@ reward_lists = st.one_of(
 class ServerMachine(RuleBasedStateMachine):
     """One run of Hypothesis: a few trajectories in two jobs, and everything that can be asked of them."""
 
-    url: ClassVar[str]
-    database: ClassVar[Path]
+    deployment: ClassVar[Deployment]
 
     def __init__(self) -> None:
         super().__init__()
-        self.clients = {job: RawClient(self.url, job) for job in JOBS}
+        urls = zip(DOORS, cycle(self.deployment.urls), strict=False)
+        self.clients = {(job, door): RawClient(url, job) for door, url in urls for job in JOBS}
 
     @initialize()
     def begin(self) -> None:
@@ -154,27 +163,33 @@ class ServerMachine(RuleBasedStateMachine):
 
     @rule(
         job=jobs,
+        door=doors,
         name=names,
         path=st.sampled_from([SAMPLE, STREAM, CHAT]),
         status=st.sampled_from([200, 200, 200, 400, 429, 503]),
         stream=st.booleans(),
     )
-    def sample(self, job: str, name: str, path: str, status: int, stream: bool) -> None:
+    def sample(self, job: str, door: str, name: str, path: str, status: int, stream: bool) -> None:
         body = json.dumps({"number": next(self.sent), "status": status, "stream": stream}).encode()
-        reply = self.clients[job].sample(self.prefix + name, body, path)
+        reply = self.clients[job, door].sample(self.prefix + name, body, path)
         self.check(reply, self.oracle.sample((job, name), body, status, path))
         if reply.status == 200:
             text = b'{"you sent": %b}' % body
             assert reply.body == (b"data: " + text + b"\n\ndata: [DONE]\n\n" if stream else text)
 
-    @rule(job=jobs, name=names, status=statuses, token=tokens)
-    def complete(self, job: str, name: str, status: str | None, token: str | None) -> None:
-        reply = self.clients[job].complete(self.prefix + name, status, token and self.prefix + token)
+    @rule(job=jobs, door=doors, name=names)
+    def register(self, job: str, door: str, name: str) -> None:
+        reply = self.clients[job, door].register(self.prefix + name)
+        self.check(reply, self.oracle.register((job, name)))
+
+    @rule(job=jobs, door=doors, name=names, status=statuses, token=tokens)
+    def complete(self, job: str, door: str, name: str, status: str | None, token: str | None) -> None:
+        reply = self.clients[job, door].complete(self.prefix + name, status, token and self.prefix + token)
         self.check(reply, self.oracle.complete((job, name), status, token))
 
-    @rule(job=jobs, name=names, rewards=reward_lists, token=tokens)
-    def reward(self, job: str, name: str, rewards: list[float], token: str | None) -> None:
-        reply = self.clients[job].reward(self.prefix + name, rewards, token and self.prefix + token)
+    @rule(job=jobs, door=doors, name=names, rewards=reward_lists, token=tokens)
+    def reward(self, job: str, door: str, name: str, rewards: list[float], token: str | None) -> None:
+        reply = self.clients[job, door].reward(self.prefix + name, rewards, token and self.prefix + token)
         self.check(reply, self.oracle.reward((job, name), rewards, token))
 
     def check(self, reply: Reply, outcome: Outcome) -> None:
@@ -185,7 +200,7 @@ class ServerMachine(RuleBasedStateMachine):
             client.close()
         found = {
             (job, name.removeprefix(self.prefix)): record
-            for (job, name), record in all_stored(self.database).items()
+            for (job, name), record in all_stored(self.deployment.database).items()
             if name.startswith(self.prefix)
         }
         assert found.keys() == self.oracle.trajectories.keys()
@@ -202,15 +217,16 @@ class ServerMachine(RuleBasedStateMachine):
             assert [turn.number for turn in turns] == list(range(len(turns)))
 
 
-def test_the_server_does_what_the_pure_state_machine_says(database: Path) -> None:
-    with (
-        model_server(obey) as model,
-        running_server(Settings(port=0, database=str(database), durability="normal", model=model.url)) as server,
-    ):
-        ServerMachine.url, ServerMachine.database = server.url, database
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_does_what_the_pure_state_machine_says(kind: Kind, tmp_path: Path, postgresql: PostgreSQL) -> None:
+    with model_server(obey) as model, deployed(kind, tmp_path, postgresql, model=model.url) as deployment:
+        ServerMachine.deployment = deployment
         run_state_machine_as_test(
             ServerMachine,
             settings=settings(
-                max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=60 if kind == "sqlite" else 30,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
             ),
         )

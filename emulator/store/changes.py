@@ -149,15 +149,19 @@ _FIND_WITH_NUMBER = Statement(
     ).where(*_key)
 )
 
+#: Where another server is faster, PostgreSQL waits for it, and then its row is there.
+_UNLESS_THERE = "ON CONFLICT DO NOTHING"
+
 _CREATE = Statement(
     insert(trajectories)
+    .inline()  # RETURNING has to come after our ending
     .values(
         job_arn=bindparam("job_arn"),
         trajectory_id=bindparam("trajectory_id"),
         status=Status.OPEN.value,
         created_at=bindparam("now"),
-    )
-    .returning(trajectories.c.id)
+    ),
+    f"{_UNLESS_THERE} RETURNING id",
 )
 
 _TAKE_NUMBER = Statement(
@@ -188,7 +192,7 @@ _REWARD = Statement(
 
 _FIND_JOB = Statement(select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn")))
 
-_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")))
+_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), _UNLESS_THERE)
 
 _FIND_TOKEN = Statement(
     select(client_tokens.c.parameters).where(
@@ -198,7 +202,7 @@ _FIND_TOKEN = Statement(
     )
 )
 
-_KEEP_TOKEN = Statement(insert(client_tokens))
+_KEEP_TOKEN = Statement(insert(client_tokens), _UNLESS_THERE)
 
 _RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, jobs)]
 
@@ -210,11 +214,12 @@ def open_trajectory(
 
     Raises UnknownJob, UnknownTrajectory.
     """
-    row = transaction.row(_FIND_WITH_NUMBER, job_arn=job_arn, trajectory_id=trajectory_id)
-    if row is not None:
-        return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
-    _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
-    return _create(transaction, job_arn, trajectory_id, now)
+    key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
+    while (row := transaction.row(_FIND_WITH_NUMBER, **key)) is None:
+        _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+        if (created := transaction.row(_CREATE, **key, now=now)) is not None:
+            return OpenTrajectory(created[0], (job_arn, trajectory_id), Status.OPEN, 0)
+    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
 
 
 def take_number(
@@ -227,21 +232,19 @@ def take_number(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition.
     """
     key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
-    row = transaction.row(_TAKE_NUMBER, **key)
-    if row is None:
-        sealed = transaction.row(_FIND, **key)
-        if sealed is not None:
-            transition(trajectory_id, Status(sealed[1]), Event.SAMPLE)  # raises
-        _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
-        _create(transaction, job_arn, trajectory_id, now)
-        (row,) = transaction.rows(_TAKE_NUMBER, **key)
+    while (row := transaction.row(_TAKE_NUMBER, **key)) is None:
+        found = transaction.row(_FIND, **key)
+        if found is not None:
+            transition(trajectory_id, Status(found[1]), Event.SAMPLE)  # raises, unless it was created this moment
+        else:
+            _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
+            transaction.run(_CREATE, **key, now=now)
     return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1), row[1]
 
 
 def register_job(transaction: Transaction, *, job_arn: str, now: int) -> None:
     """Make a job known. Registering it again changes nothing."""
-    if transaction.row(_FIND_JOB, job_arn=job_arn) is None:
-        transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
+    transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
 
 
 def register_trajectory(transaction: Transaction, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
@@ -271,8 +274,8 @@ def complete_rollout(
         return status
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
     target = transition(trajectory_id, status, event)
-    _move_to(transaction, _SEAL, id_, status, new=target.value, now=now)
     used.remember(transaction, id_)
+    _move_to(transaction, _SEAL, id_, status, new=target.value, now=now)
     return target
 
 
@@ -297,8 +300,8 @@ def update_reward(
     target = transition(trajectory_id, status, Event.UPDATE_REWARD)
     ((completed,),) = transaction.rows(_COUNT_COMPLETED, trajectory=id_)
     check_rewards(rewards, completed)
-    _move_to(transaction, _REWARD, id_, status, new=target.value, given=json.dumps(list(rewards)), now=now)
     used.remember(transaction, id_)
+    _move_to(transaction, _REWARD, id_, status, new=target.value, given=json.dumps(list(rewards)), now=now)
     return target
 
 
@@ -327,15 +330,18 @@ class _TokenUse:
         return known is not None
 
     def remember(self, transaction: Transaction, trajectory: int) -> None:
-        if self.token is not None:
-            transaction.run(
-                _KEEP_TOKEN,
-                operation=self.operation,
-                job_arn=self.job_arn,
-                token=self.token,
-                parameters=self.parameters,
-                trajectory=trajectory,
-            )
+        if self.token is None:
+            return
+        kept = transaction.run(
+            _KEEP_TOKEN,
+            operation=self.operation,
+            job_arn=self.job_arn,
+            token=self.token,
+            parameters=self.parameters,
+            trajectory=trajectory,
+        )
+        if not kept:  # another server was faster, for another trajectory: this one is locked
+            raise TokenReused(self.token)
 
 
 def _token(token: str | None) -> str | None:
@@ -369,11 +375,6 @@ def _check_may_create(
     # ASSUMED: a trajectory's first Sample creates it, and any job will do, unless settings say otherwise.
     if not may_create:
         raise UnknownTrajectory(job_arn, trajectory_id)
-
-
-def _create(transaction: Transaction, job_arn: str, trajectory_id: str, now: int) -> OpenTrajectory:
-    ((id_,),) = transaction.rows(_CREATE, job_arn=job_arn, trajectory_id=trajectory_id, now=now)
-    return OpenTrajectory(id_, (job_arn, trajectory_id), Status.OPEN, 0)
 
 
 def _move_to(transaction: Transaction, statement: Statement, id_: int, old: Status, **values: Any) -> None:

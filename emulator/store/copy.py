@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from emulator.address import Address, DatabaseURL
 from emulator.store.database import DatabaseError, one_line, read_engine
-from emulator.store.schema import metadata, trajectories, turns
+from emulator.store.schema import contents, trajectories, turns
 
 #: What is in memory at once, a few times over; a row that has more is alone.
 BATCH_BYTES = 4 * 1024 * 1024
@@ -54,7 +54,7 @@ def copy_database(source: Address, target: Address, progress: Callable[[Copied, 
             _begin_snapshot(reader)
             counts = _counts(reader)
         copied = Copied()
-        for table in metadata.sorted_tables:
+        for table in contents:
             for rows in _batches(source, reader, table):
                 writer.execute(insert(table), rows)
                 if table is turns:
@@ -137,9 +137,7 @@ def _batches(source: Address, reader: Connection, table: Table) -> Iterator[list
 
 
 def _counts(connection: Connection) -> dict[str, int]:
-    return {
-        table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in metadata.sorted_tables
-    }
+    return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in contents}
 
 
 def _finish(connection: Connection) -> None:
@@ -149,7 +147,7 @@ def _finish(connection: Connection) -> None:
         last = select(turns.c.trajectory, func.max(turns.c.number).label("number")).group_by(turns.c.trajectory).cte()
         follows = update(trajectories).values(next_number=last.c.number + 1)
         connection.execute(follows.where(trajectories.c.id == last.c.trajectory))
-        for table in metadata.sorted_tables:
+        for table in contents:
             if table.autoincrement_column is not None:
                 name = table.autoincrement_column.name
                 sequence = func.pg_get_serial_sequence(table.name, name)

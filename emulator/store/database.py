@@ -24,7 +24,11 @@ class DatabaseError(Exception):
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot be reached; what was to be written may have to be asked for again."""
+    """The database cannot be reached; nothing was written."""
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The database cannot be reached; what was to be written may be there all the same."""
 
 
 class Database(Protocol):
@@ -41,7 +45,7 @@ class Database(Protocol):
         """Do `work` in a transaction that is committed when this returns; never two at once.
 
         Where the connection can be lost, `work` is done again until `deadline`, in seconds of `time.monotonic`.
-        Raises DatabaseUnavailable, and whatever `work` raises, having changed nothing.
+        Raises OutcomeUnknown; DatabaseUnavailable, and whatever `work` raises, having changed nothing.
         """
 
     def checkpoint(self) -> None:

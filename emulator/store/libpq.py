@@ -57,17 +57,11 @@ PATIENT = _SESSION | {"statement_timeout": "0", "lock_timeout": "0", "idle_in_tr
 PATIENT_READER = PATIENT | {"default_transaction_read_only": "on"}
 
 
-def connect(
-    given: Mapping[str, Any],
-    session: Mapping[str, str],
-    prepare: Callable[[psycopg.Connection[Any]], None] | None = None,
-) -> psycopg.Connection[Any]:
-    """A connection, with settings of the session."""
+def connect(given: Mapping[str, Any], prepare: Callable[[psycopg.Connection[Any]], object]) -> psycopg.Connection[Any]:
+    """A connection, once `prepare` has done to it what has to be done outside transactions."""
     connection: psycopg.Connection[Any] = driver().connect(**given, autocommit=True)
     try:
-        connection.execute(set_all(session))
-        if prepare is not None:
-            prepare(connection)
+        prepare(connection)
         connection.autocommit = False
     except BaseException:
         connection.close()
@@ -77,7 +71,7 @@ def connect(
 
 def engine(url: DatabaseURL, session: Mapping[str, str]) -> Engine:
     """An engine that connects anew each time, with settings of the session. Raises DatabaseError for a bad URL."""
-    creator = partial(connect, parameters(url), session)
+    creator = partial(connect, parameters(url), lambda connection: connection.execute(set_all(session)))
     return create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool, use_native_hstore=False)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData()
 
@@ -113,3 +113,15 @@ client_tokens = Table(
         index=True,
     ),
 )
+
+#: Each process that writes to a shared database, and when it began what it committed last: when the answer to a commit
+#: was lost, this says whether it took place. A file's only server has no use for it, and a copy leaves it out.
+writers = Table(
+    "writers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("last_commit", BigInteger, nullable=False),
+)
+
+#: What was captured, each table after those that it refers to.
+contents = [table for table in metadata.sorted_tables if table is not writers]

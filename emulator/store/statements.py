@@ -17,8 +17,10 @@ from sqlalchemy import ClauseElement, Dialect
 class Statement:
     """A statement of SQLAlchemy Core; it is compiled when a dialect first asks for it."""
 
-    def __init__(self, clause: ClauseElement) -> None:
+    def __init__(self, clause: ClauseElement, ending: str = "") -> None:
+        """`ending`: SQL that Core has no common way to say."""
         self._clause = clause
+        self._ending = ending
         self._spelled: dict[str, Spelled] = {}
 
     def spelled(self, dialect: Dialect) -> Spelled:
@@ -27,7 +29,8 @@ class Statement:
         if found is None:
             compiled: Any = self._clause.compile(dialect=dialect)
             positions = compiled.positiontup if compiled.positional else None
-            found = self._spelled[dialect.name] = Spelled(compiled.string, compiled.params, positions)
+            sql = f"{compiled.string} {self._ending}"
+            found = self._spelled[dialect.name] = Spelled(sql, compiled.params, positions)
         return found
 
 

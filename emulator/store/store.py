@@ -47,11 +47,23 @@ class _Opening:
 
 
 class Store:
-    """Trajectories, turns and client tokens, in a database that this process alone writes to."""
+    """Trajectories, turns and client tokens, in a database."""
 
-    def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
-        """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
+    def __init__(
+        self,
+        path: Address | None,
+        *,
+        durability: str,
+        create_trajectories: bool,
+        any_job: bool,
+        patience: float = 30.0,
+    ) -> None:
+        """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's.
+
+        `patience`: seconds that a write waits for a database that cannot be reached.
+        """
         self._database = open_database(path, durability)
+        self._patience = patience
         self.metrics = WriterMetrics()
         self._create_trajectories = create_trajectories
         self._any_job = any_job
@@ -65,7 +77,7 @@ class Store:
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._database.open()
-        self._writer = Writer(self._database, metrics=self.metrics)
+        self._writer = Writer(self._database, patience=self._patience, metrics=self.metrics)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""

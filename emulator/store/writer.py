@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from emulator.metrics import WriterMetrics
 from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
-from emulator.store.database import Database, DatabaseUnavailable
+from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
 from emulator.store.prefixes import LastRequests
 from emulator.store.statements import Transaction
 from emulator.trajectory import TrajectoryError
@@ -69,6 +70,7 @@ class Writer:
         self._is_busy = False  # a batch is with the thread, or about to be handed over
         self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._last_requests = LastRequests()
+        self._is_settled = True  # whether what `_last_requests` holds is in the database
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._unmoved_bytes = 0
@@ -127,48 +129,64 @@ class Writer:
         self._checkpoint()
 
     def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
-        """Commit a batch; each write with its result or its error."""
+        """Commit a batch; each write with its result or its error, but for those that were told before the others."""
         if self._database.is_shared:
             # Whoever locks trajectories in one order cannot wait in a circle. Of each, the writes stay in theirs.
             batch.sort(key=lambda write: write.key)
-        deadline = batch[0].queued_at + self._patience
-        try:
-            return self._database.run(lambda transaction: self._execute(transaction, batch), deadline)
-        except DatabaseUnavailable as error:
-            now = time.monotonic()
-            late = [write for write in batch if write.queued_at + self._patience <= now]
-            rest = [write for write in batch if write.queued_at + self._patience > now]
-            outcomes: list[tuple[_Write, Any]] = [(write, StoreError(str(error))) for write in late or rest]
-            return outcomes + self._commit(rest) if late and rest else outcomes
-        except Exception as error:
-            if len(batch) > 1:
+        while True:
+            deadline = min(write.queued_at for write in batch) + self._patience
+            try:
+                outcomes = self._database.run(partial(self._execute, batch), deadline)
+            except DatabaseUnavailable as error:
+                refused, batch = self._out_of_patience(batch, error)
+                outcomes = [(write, StoreError(str(error))) for write in refused]
+                if not batch:
+                    return outcomes
+                self._acknowledge(outcomes, is_all=False)
+            except Exception as error:
+                if len(batch) == 1:
+                    return [(batch[0], self._refusal(batch[0], error))]
                 # Whatever one of them did must not take the others with it.
-                return [outcome for write in batch for outcome in self._commit([write])]
-            if isinstance(error, TrajectoryGone):
-                return [(batch[0], StoreError(str(error)))]
-            if not isinstance(error, self._database.Error):
-                batch[0].context.run(log.exception, "a write failed")
-            return [(batch[0], StoreError(f"The database could not be written: {error}"))]
+                for write in batch[:-1]:
+                    self._acknowledge(self._commit([write]), is_all=False)
+                return self._commit(batch[-1:])
+            else:
+                self._is_settled = True
+                return outcomes
 
-    def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    def _out_of_patience(self, batch: list[_Write], error: DatabaseUnavailable) -> tuple[list[_Write], list[_Write]]:
+        """Whose writes have waited long enough, and the others, which are tried again; none that may be written."""
+        now = time.monotonic()
+        late = [write for write in batch if write.queued_at + self._patience <= now]
+        if isinstance(error, OutcomeUnknown) or not late:
+            return batch, []
+        return late, [write for write in batch if write.queued_at + self._patience > now]
+
+    def _refusal(self, write: _Write, error: Exception) -> StoreError:
+        if isinstance(error, TrajectoryGone):
+            return StoreError(str(error))
+        if not isinstance(error, self._database.Error):
+            write.context.run(log.exception, "a write failed")
+        return StoreError(f"The database could not be written: {error}")
+
+    def _execute(self, batch: list[_Write], transaction: Transaction) -> list[tuple[_Write, Any]]:
+        if not self._is_settled:
+            self._last_requests.clear()  # an attempt before this one came to nothing, maybe at its commit
+        self._is_settled = False
         outcomes: list[tuple[_Write, Any]] = []
         turns: list[Turn] = []
-        try:
-            for write in batch:
-                if write.turn is not None:
-                    turns.append(write.turn)
-                    outcomes.append((write, None))
-                    continue
-                self._append(transaction, turns)  # order matters: what came before a seal counts
-                assert write.change is not None
-                try:
-                    outcomes.append((write, write.change(transaction)))
-                except TrajectoryError as error:  # raised before anything was written
-                    outcomes.append((write, error))
-            self._append(transaction, turns)
-        except BaseException:
-            self._last_requests.clear()  # what they were to share with may not be there
-            raise
+        for write in batch:
+            if write.turn is not None:
+                turns.append(write.turn)
+                outcomes.append((write, None))
+                continue
+            self._append(transaction, turns)  # order matters: what came before a seal counts
+            assert write.change is not None
+            try:
+                outcomes.append((write, write.change(transaction)))
+            except TrajectoryError as error:  # raised before anything was written
+                outcomes.append((write, error))
+        self._append(transaction, turns)
         return outcomes
 
     def _append(self, transaction: Transaction, turns: list[Turn]) -> None:
@@ -176,10 +194,11 @@ class Writer:
             self._unmoved_bytes += append_turns(transaction, self._last_requests, turns)
             turns.clear()
 
-    def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
+    def _acknowledge(self, outcomes: list[tuple[_Write, Any]], *, is_all: bool = True) -> None:
+        """Tell those who wait. `is_all`: the thread is done with the batch."""
         self._unmoved_bytes += 1  # a seal or a reward moves too, however small
         try:
-            self._loop.call_soon_threadsafe(self._resolve, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes, is_all)
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
 
@@ -196,7 +215,7 @@ class Writer:
         except self._database.Error as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
-    def _resolve(self, outcomes: list[tuple[_Write, Any]]) -> None:
+    def _resolve(self, outcomes: list[tuple[_Write, Any]], is_all: bool) -> None:
         """Tell those who wait, and hand over what has come meanwhile."""
         for write, result in outcomes:
             if write.future.done():  # cancelled: its client went away
@@ -205,4 +224,5 @@ class Writer:
                 write.future.set_exception(result)
             else:
                 write.future.set_result(result)
-        self._hand_over()
+        if is_all:
+            self._hand_over()

@@ -29,5 +29,10 @@ def upgrade() -> None:
         op.add_column("turns", sa.Column("base", sa.Integer))
         op.add_column("turns", sa.Column("shared", sa.Integer, nullable=False, server_default="0"))
         op.create_check_constraint("shared_with_its_base", "turns", SHARED)
+        op.execute(
+            "UPDATE trajectories SET next_number = last + 1"
+            " FROM (SELECT trajectory, max(number) AS last FROM turns GROUP BY trajectory) AS numbers"
+            " WHERE trajectory = trajectories.id"
+        )
         op.drop_constraint("turn_status", "turns", type_="check")
         op.create_check_constraint("turn_status", "turns", STATUS)

@@ -1,4 +1,4 @@
-"""One emulator a model server: the embedded one in the quick run, the real vLLM under `make test-vllm`."""
+"""One emulator a database and model server: the embedded one in the quick run, the real vLLM under `make test-vllm`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ import pytest
 from botocore.config import Config
 from openai import OpenAI
 
+from emulator.address import Address, DatabaseURL
+from emulator.documents import parse_time
 from emulator.settings import Settings
-from emulator.store import queries
-from emulator.store.database import read_engine
 from emulator.store.queries import TrajectoryRecord, TurnRecord
 from emulator.testing import running_server
+from emulator.trajectory import Status, TurnStatus
+from tests.postgresql import PostgreSQL
+from tests.stored import spelled, stored
 
 JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/contract"
 
@@ -39,24 +42,65 @@ class Emulator:
     """A running emulator, and what it has stored."""
 
     url: str
-    database: Path
+    database: Address | None  #: None: in memory, where only the emulator itself can look
+    management: httpx2.Client
     job_arn: str = JOB_ARN
 
     def headers(self, trajectory_id: str) -> dict[str, str]:
         """Name a trajectory as OpenAI-style clients do."""
         return {"X-Amzn-SageMaker-Job-Arn": self.job_arn, "X-Amzn-SageMaker-Trajectory-Id": trajectory_id}
 
+    def document(self, trajectory_id: str) -> dict[str, Any]:
+        """A trajectory, as `/_emulator/` shows it."""
+        answer = self.management.get(f"/trajectories/{self.job_arn}/{trajectory_id}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
     def trajectory(self, trajectory_id: str) -> TrajectoryRecord:
         """A trajectory, as it is stored."""
-        with read_engine(self.database).connect() as connection:
-            (record,) = queries.find_trajectories(connection, trajectory_id, self.job_arn)
-        return record
+        if self.database is not None:
+            return stored(self.database, trajectory_id, self.job_arn)[0]
+        document = self.document(trajectory_id)
+        return TrajectoryRecord(
+            id=0,
+            job_arn=document["job_arn"],
+            trajectory_id=document["trajectory_id"],
+            status=Status(document["status"]),
+            completion=None if document["completion"] is None else Status(document["completion"]),
+            rewards=document["rewards"],
+            created_at=parse_time(document["created_at"]),
+            completed_at=read_time(document["completed_at"]),
+            rewarded_at=read_time(document["rewarded_at"]),
+            turns=sum(turn["status"] == "completed" for turn in document["turns"]),
+        )
 
     def turns(self, trajectory_id: str) -> list[TurnRecord]:
         """Its turns, as they are stored."""
-        with read_engine(self.database).connect() as connection:
-            (record,) = queries.find_trajectories(connection, trajectory_id, self.job_arn)
-            return queries.turns_of(connection, record)
+        if self.database is not None:
+            return stored(self.database, trajectory_id, self.job_arn)[1]
+        return [self._turn(trajectory_id, turn) for turn in self.document(trajectory_id)["turns"]]
+
+    def _turn(self, trajectory_id: str, document: dict[str, Any]) -> TurnRecord:
+        turn = f"/turns/{self.job_arn}/{trajectory_id}/{document['number']}"
+        return TurnRecord(
+            number=document["number"],
+            status=TurnStatus(document["status"]),
+            path=document["path"],
+            http_status=document["http_status"],
+            content_type=document["content_type"],
+            error=document["error"],
+            arrived_at=parse_time(document["arrived_at"]),
+            first_byte_at=read_time(document["first_byte_at"]),
+            ended_at=parse_time(document["ended_at"]),
+            request=self.management.get(f"{turn}/request").content,
+            response=self.management.get(f"{turn}/response").content,
+        )
+
+
+def read_time(text: str | None) -> int | None:
+    """A time of a document."""
+    return None if text is None else parse_time(text)
 
 
 def vllm_settings() -> dict[str, str]:
@@ -69,26 +113,43 @@ def vllm_settings() -> dict[str, str]:
     return {"model": f"vllm:'{model}' {VLLM_ARGUMENTS}", "vllm_python": python}
 
 
-@pytest.fixture(scope="session", params=["scripted", pytest.param("vllm", marks=pytest.mark.vllm)])
+#: Every database with the embedded model, and the real one with a file.
+KINDS = ["full", "memory", "postgresql", pytest.param("vllm", marks=pytest.mark.vllm)]
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """An emulator in front of a model server that is ready."""
     folder = tmp_path_factory.mktemp("contract")
-    database = folder / "trajectories.db"
-    choice: dict[str, Any] = {"model": "scripted"} if request.param == "scripted" else vllm_settings()
-    settings = Settings(port=0, database=str(database), vllm_log=str(folder / "vllm.log"), **choice)
+    database: Address | None = folder / "trajectories.db"
+    choice: dict[str, Any] = {"vllm_log": str(folder / "vllm.log")}
+    match request.param:
+        case "memory":
+            database = None
+            choice |= {"durability": "memory"}
+        case "postgresql":
+            server: PostgreSQL = request.getfixturevalue("postgresql")
+            database = DatabaseURL(server.create_database())
+        case "vllm":
+            choice |= vllm_settings()
+    if database is not None:
+        choice |= {"database": spelled(database)}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_HUB_OFFLINE", "1")
         environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        with running_server(settings) as server:
-            wait_until_ready(server.url, folder / "vllm.log")
-            yield Emulator(server.url, database)
+        with (
+            running_server(Settings(port=0, **choice)) as emulator,
+            httpx2.Client(base_url=f"{emulator.url}/_emulator") as management,
+        ):
+            wait_until_ready(management, folder / "vllm.log")
+            yield Emulator(emulator.url, database, management)
 
 
-def wait_until_ready(url: str, log: Path) -> None:
+def wait_until_ready(management: httpx2.Client, log: Path) -> None:
     """Until `/_emulator/health` says that the model server is ready."""
     deadline = time.monotonic() + PATIENCE
     pause = threading.Event()
-    while (answer := httpx2.get(f"{url}/_emulator/health")).status_code != 200:
+    while (answer := management.get("/health")).status_code != 200:
         assert answer.status_code == 503
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         pause.wait(0.25)

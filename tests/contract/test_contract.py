@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import jsonschema
 import pytest
 from openai import APIStatusError, OpenAI
@@ -225,8 +224,7 @@ def test_clients_at_once_each_get_their_own_answer(emulator: Emulator, runtime: 
 
 def test_the_stored_text_is_what_the_model_said(emulator: Emulator, openai: Client, trajectory_id: str) -> None:
     answer = openai(trajectory_id).chat.completions.create(model="default", messages=MESSAGES, max_tokens=16)
-    document = httpx2.get(f"{emulator.url}/_emulator/trajectories/{emulator.job_arn}/{trajectory_id}").json()
-    (turn,) = document["turns"]
+    (turn,) = emulator.document(trajectory_id)["turns"]
     assert turn["choices"][0]["message"]["content"] == answer.choices[0].message.content
     assert turn["usage"]["completion_tokens"] == answer.usage.completion_tokens if answer.usage else False
     assert turn["request"]["messages"] == MESSAGES

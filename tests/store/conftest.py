@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from emulator.store import migrations
 from emulator.store.schema import REVISION
+from tests.postgresql import PostgreSQL
+from tests.postgresql_proxy import PostgreSQLProxy, postgresql_proxy
+
+
+@pytest.fixture
+def proxy(postgresql: PostgreSQL) -> Iterator[PostgreSQLProxy]:
+    """A way to PostgreSQL on which messages are lost."""
+    with postgresql_proxy(postgresql.port) as it:
+        yield it
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from emulator.store import DatabaseError, copy
 from emulator.store.copy import Copied, copy_database
 from emulator.store.database import check, open_database, reading
 from emulator.store.libpq import PATIENT, engine
-from emulator.store.schema import client_tokens, jobs, metadata, trajectories, turns
+from emulator.store.schema import client_tokens, contents, jobs, trajectories, turns
 from emulator.store.sqlite import SQLite
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
@@ -97,7 +97,7 @@ def content(address: Address) -> dict[str, list[tuple[Any, ...]]]:
     with reading(address) as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(select(*columns).order_by(*table.primary_key))]
-            for table in metadata.sorted_tables
+            for table in contents
             for columns in ([column for column in table.c if column.name != "next_number"],)
         }
 

@@ -174,6 +174,22 @@ def test_an_older_database_is_upgraded_when_it_is_opened(url: DatabaseURL, reque
     open_and_close(url)
 
 
+def test_turns_of_an_older_database_are_counted_on(url: DatabaseURL) -> None:
+    with engine(url, PATIENT).begin() as connection:
+        migrate(connection, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO trajectories (job_arn, trajectory_id, status, created_at)"
+                " SELECT 'j', 't-' || n, 'open', 1 FROM generate_series(0, 2) AS n;"
+                "INSERT INTO turns (trajectory, number, status, path, arrived_at, ended_at, request, response)"
+                " SELECT id, n, 'failed', '/', 1, 1, '', '' FROM trajectories, generate_series(0, id - 2) AS n"
+            )
+        )
+    open_and_close(url)
+    query = "SELECT trajectory_id, next_number FROM trajectories ORDER BY id"
+    assert execute(url, query) == [("t-0", 0), ("t-1", 1), ("t-2", 2)]
+
+
 def test_a_migration_that_fails_leaves_the_database_as_it_was(url: DatabaseURL, request: pytest.FixtureRequest) -> None:
     of_this_version(url)
     before = catalog(url)

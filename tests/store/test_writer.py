@@ -181,6 +181,28 @@ def test_a_full_database_refuses_writes_wholly_and_takes_them_again_when_there_i
     assert check(database) == []
 
 
+def test_a_turn_is_whole_although_the_commit_before_it_failed(database: Path) -> None:
+    said = b"what was said so far " * 20
+
+    async def body() -> None:
+        async with writer_on(database) as (writer, sqlite):
+            trajectory = await open_trajectory(writer)
+            await append(writer, turn(trajectory, 0, said))
+            sqlite.driver.set_authorizer(refuse_commits)
+            with pytest.raises(StoreError):
+                await append(writer, turn(trajectory, 1, said + b"and what nobody will know"))
+            sqlite.driver.set_authorizer(None)
+            for number in (1, 2):
+                await append(writer, turn(trajectory, number, said + b"and %d" % number))
+
+    asyncio.run(body())
+    assert [each.request for each in stored_turns(database, "t")] == [said, said + b"and 1", said + b"and 2"]
+
+
+def refuse_commits(action: int, first: str | None, *_rest: str | None) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION and first == "COMMIT" else sqlite3.SQLITE_OK
+
+
 def test_a_file_that_became_read_only_refuses_writes_and_takes_them_again(database: Path) -> None:
     async def body() -> None:
         async with writer_on(database) as (writer, sqlite):
