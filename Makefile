@@ -22,13 +22,14 @@ demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:
 test: $(SETUP) environments  ## everything that needs no large download
 	$(VENV)/pytest -m "not vllm"
 
-environments: $(SETUP)  ## clients whose dependencies clash with ours: the AWS CLI and the SageMaker SDK
+environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
 	scripts/build_clients.sh
+	scripts/build_nginx.sh
 
 vllm: $(SETUP)  ## vLLM for the CPU, and a small model
 	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
 
-test-vllm: $(SETUP) vllm  ## the contract and the demo against a real vLLM
+test-vllm: $(SETUP) vllm environments  ## the contract and the demo against a real vLLM
 	TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
 	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600

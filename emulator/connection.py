@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from emulator.protocol.endpoint import EXCHANGE, Headers, new_request_id
+from emulator.calls import new_request_id
+from emulator.protocol.endpoint import EXCHANGE, Headers
 from emulator.protocol.errors import ValidationException, rest_json_body
 
 #: Bytes of a request's head, beyond what arrives with its last piece.
@@ -26,6 +27,10 @@ class Cycle(RequestResponseCycle):
     """One request and its response; the `Exchange` that endpoints use."""
 
     connection: Connection
+
+    def whole_body(self) -> bytearray | None:
+        """The request's body, if all of it has come; then there is nothing more to receive."""
+        return None if self.more_body else self.body
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer, its head and body at once; `headers` without content-length. Once, and nothing else."""

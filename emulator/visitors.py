@@ -5,7 +5,9 @@
   than it knows: there any address will do, and any name that nobody can register.
 * Its Origin, if it has one, must be that Host, and Sec-Fetch-Site must not say cross-site: no other web site's page.
 * With `--auth strict`, a server that listens to other machines answers loopback only: what is captured must not be
-  had more easily than it was sent. (A reverse proxy on this machine is loopback too: let it not pass on `/_emulator`.)
+  had more easily than it was sent.
+* A reverse proxy on this machine is loopback too. Where only loopback may ask, everybody in its X-Forwarded-For has to
+  be loopback: the header can take trust away, and never give any.
 """
 
 from __future__ import annotations
@@ -36,9 +38,17 @@ def refuse_strangers(scope: Scope, settings: Settings) -> None:
     refuse_other_sites(headers)
     if headers.get(b"sec-fetch-site") == b"cross-site":
         raise AccessDeniedException("Requests from other web sites are refused")
-    peer = (scope.get("client") or ("", 0))[0]
-    if settings.auth == "strict" and not is_loopback(settings.host) and not is_loopback(peer):
-        raise AccessDeniedException("With --auth strict, /_emulator answers this machine only")
+    if settings.auth == "strict" or is_loopback(settings.host):
+        peer = (scope.get("client") or ("", 0))[0]
+        if not all(is_loopback(address) for address in (peer, *_forwarded_for(scope))):
+            raise AccessDeniedException("/_emulator answers this machine only")
+
+
+def _forwarded_for(scope: Scope) -> list[str]:
+    """For whom a proxy says that it asks; nobody, if there is none or if it does not say."""
+    fields: list[tuple[bytes, bytes]] = scope["headers"]
+    named = [value.decode("latin-1") for name, value in fields if name == b"x-forwarded-for"]
+    return [address.strip() for address in ",".join(named).split(",")] if named else []
 
 
 def _is_our_name(host: str, settings: Settings) -> bool:

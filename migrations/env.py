@@ -4,14 +4,14 @@ from alembic import context
 from sqlalchemy import create_engine
 
 from emulator.address import DatabaseURL, parse_address
-from emulator.store import postgresql
+from emulator.store import libpq
 from emulator.store.schema import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:
     address = parse_address(context.get_x_argument(as_dictionary=True).get("database", "job-runtime-local.db"))
     if isinstance(address, DatabaseURL):
-        engine = postgresql.engine(address, postgresql.PATIENT)
+        engine = libpq.engine(address, libpq.PATIENT)
     else:
         engine = create_engine(f"sqlite:///{address}")
     connection = engine.connect()

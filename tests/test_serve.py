@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,9 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
+
+from emulator.address import DatabaseURL
+from tests.postgresql import PASSWORD
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("JOB_RUNTIME_LOCAL_")}
 
@@ -113,11 +118,40 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "No such file or directory" in refused("--database", "nowhere/x.db", cwd=tmp_path)
 
 
-def test_a_second_server_on_the_same_file_is_refused(tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_file_is_refused_and_told_what_takes_several(tmp_path: Path) -> None:
     with serving(cwd=tmp_path) as (process, _, _):
         line = refused(cwd=tmp_path)
         assert "another server" in line
         assert str(process.pid) in line
+        assert "--database postgresql://" in line
+
+
+def test_a_postgresql_server_that_is_not_there_is_refused_without_showing_the_password(tmp_path: Path) -> None:
+    line = refused("--database", "postgresql://u:s3cret@127.0.0.1:1/n", cwd=tmp_path)
+    assert "postgresql://u:***@127.0.0.1:1/n" in line
+    assert "Connection refused" in line
+    assert "s3cret" not in line
+
+
+def test_a_postgresql_database_is_shown_without_its_password(postgresql_database: DatabaseURL, tmp_path: Path) -> None:
+    with serving("--database", postgresql_database.conninfo, "--log-level", "debug", cwd=tmp_path) as (
+        process,
+        url,
+        banner,
+    ):
+        with urlopen(f"{url}/_emulator/info") as answer:
+            info = answer.read().decode()
+        process.send_signal(signal.SIGTERM)
+        printed, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert json.loads(info)["database"]["url"] == str(postgresql_database)
+    assert f"database      {postgresql_database} (full)" in banner
+    for secret in (PASSWORD, quote(PASSWORD, safe="")):
+        assert secret not in banner + info + printed + errors
+
+
+def test_in_memory_and_postgresql_exclude_each_other(tmp_path: Path) -> None:
+    assert "leave out one" in refused("--database", "postgresql://h/n", "--durability", "memory", cwd=tmp_path)
 
 
 def test_another_address_is_refused_unless_it_is_meant(tmp_path: Path) -> None:

@@ -68,6 +68,22 @@ def test_with_strict_authentication_a_server_for_other_machines_shows_itself_to_
     assert is_welcome(a_request(peer="192.0.2.7"), REMOTE)
 
 
+@pytest.mark.parametrize("settings", [LOOPBACK, STRICT], ids=["loopback", "strict"])
+def test_a_proxy_on_this_machine_makes_nobody_else_a_visitor_from_it(settings: Settings) -> None:
+    assert is_welcome(a_request(x_forwarded_for="127.0.0.1"), settings)
+    assert is_welcome(a_request(x_forwarded_for="::1, 127.0.0.1"), settings)
+    for forwarded in ("192.0.2.7", "127.0.0.1, 192.0.2.7", "192.0.2.7,127.0.0.1", "unknown", "", "127.0.0.1,"):
+        assert not is_welcome(a_request(x_forwarded_for=forwarded), settings)
+    twice = a_request(x_forwarded_for="192.0.2.7")
+    twice["headers"].append((b"x-forwarded-for", b"127.0.0.1"))
+    assert not is_welcome(twice, settings)
+    assert not is_welcome(a_request(peer="192.0.2.7", x_forwarded_for="127.0.0.1"), settings)
+
+
+def test_a_server_that_answers_other_machines_answers_them_through_a_proxy_too() -> None:
+    assert is_welcome(a_request(peer="192.0.2.7", x_forwarded_for="192.0.2.8"), REMOTE)
+
+
 def test_an_origin_must_be_the_host() -> None:
     assert is_welcome(a_request(origin="http://localhost:4580", sec_fetch_site="same-origin"), LOOPBACK)
     for origin in ("http://localhost:3000", "http://127.0.0.1:4580", "https://evil.example", "null", ""):

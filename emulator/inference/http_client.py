@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 
 import httptools
 
@@ -80,14 +81,8 @@ class HTTPClient:
             await asyncio.wait([connection.lost for connection in connections])
 
     def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        lines = [f"{method} {target} HTTP/1.1", f"host: {self._host_field}", "accept-encoding: identity"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body or method == "POST":
-            lines.append(f"content-length: {len(body)}")
-        text = "\r\n".join(lines)
-        if not text.count("\r") == text.count("\n") == len(lines) - 1:
-            raise ValueError("a line break in a request's target or header")
-        return f"{text}\r\n\r\n".encode("latin-1")
+        head = _fixed_head(method, target, self._host_field, tuple(headers.items()))
+        return head + (b"content-length: %d\r\n\r\n" % len(body) if body or method == "POST" else b"\r\n")
 
     def _take_idle(self) -> _Connection | None:
         if not self.idle:
@@ -115,6 +110,16 @@ class HTTPClient:
                 raise ModelServerTimeout(f"No connection to {self.authority} within {seconds}") from None
             raise ModelServerUnavailable(_why_unreachable(error, self.authority)) from error
         return connection
+
+
+@lru_cache(maxsize=64)
+def _fixed_head(method: str, target: str, host: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", "accept-encoding: identity"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    text = "\r\n".join(lines)
+    if not text.count("\r") == text.count("\n") == len(lines) - 1:
+        raise ValueError("a line break in a request's target or header")
+    return f"{text}\r\n".encode("latin-1")
 
 
 class Answer:

@@ -34,12 +34,14 @@ class ModelRequest:
     """One request to a model server.
 
     `path` is the OpenAI-style path (`/v1/chat/completions`, `/v1/completions`, `/v1/models`); `body` travels as it is.
+    `headers` are those that take a trace along.
     """
 
     path: str
     body: bytes = b""
     method: str = "POST"
     content_type: str = "application/json"
+    headers: Mapping[str, str] | None = None
 
 
 class ModelAnswer(Protocol):

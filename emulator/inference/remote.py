@@ -58,6 +58,8 @@ class RemoteServer:
             headers = {**headers, "content-type": request.content_type}
             if self._rewrite_model is not None:
                 body = _with_model(body, self._rewrite_model)
+        if request.headers:
+            headers = {**headers, **request.headers}
         return await self._client.request(request.method, self._prefix + request.path, headers, body)
 
     async def health(self) -> Health:

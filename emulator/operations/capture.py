@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from time import perf_counter
 from typing import NoReturn
 
+from emulator.calls import Call, current_call
 from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError
 from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import BrokenStream, Write
@@ -42,20 +44,27 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     Turns are numbered in the order in which their requests had wholly arrived.
 
     Raises ValidationException (sealed, unknown job), ResourceNotFoundException (unknown trajectory, where they have
-    to be registered), ThrottlingException (too many in flight), InternalServiceError (no answer; not stored).
+    to be registered), ThrottlingException (too many in flight), InternalServiceError (the server is stopping; no
+    answer; not stored).
     """
-    if runtime.in_flight >= runtime.max_in_flight:
-        raise ThrottlingException(f"{runtime.in_flight} samples are in flight; --max-in-flight sets another limit")
+    metrics = runtime.metrics
+    if metrics.stopping:
+        raise InternalServiceError("The server is stopping")
+    if metrics.in_flight >= runtime.max_in_flight:
+        raise ThrottlingException(f"{metrics.in_flight} samples are in flight; --max-in-flight sets another limit")
     arrived_at = now()
-    runtime.in_flight += 1
+    metrics.in_flight += 1
     try:
         trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
     except BaseException as error:
-        runtime.in_flight -= 1
+        metrics.in_flight -= 1
         if isinstance(error, DOMAIN_ERRORS):
             raise aws_error(error, invalid_transition=ValidationException) from error
         raise
-    capture = Capture(runtime, ModelRequest(path, body), trajectory, number, arrived_at)
+    call = current_call()
+    call.turn = number
+    request = ModelRequest(path, body, headers=call.ask("POST", path))
+    capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture
 
@@ -64,9 +73,16 @@ class Capture:
     """One turn under way, begun by `take_turn`. Either `read` or `relay` ends it, whatever happens."""
 
     def __init__(
-        self, runtime: Runtime, request: ModelRequest, trajectory: OpenTrajectory, number: int, arrived_at: int
+        self,
+        runtime: Runtime,
+        call: Call,
+        request: ModelRequest,
+        trajectory: OpenTrajectory,
+        number: int,
+        arrived_at: int,
     ) -> None:
         self._runtime = runtime
+        self._call = call
         self._request = request
         self._trajectory = trajectory
         self._number = number
@@ -167,6 +183,7 @@ class Capture:
     async def _fail(self, failure: BaseException, error: type[InternalServiceError | BrokenStream]) -> NoReturn:
         """Store the turn as it is, and raise the failure; what the model server did wrong becomes `error`."""
         received = b"".join(self._pieces)
+        self._note_answered(received, failure)
         if isinstance(failure, asyncio.CancelledError):  # the client went away, or the server stops
             await self._end(TurnStatus.ABORTED, received)
         elif isinstance(failure, ModelServerError | AnswerTooLarge):
@@ -180,14 +197,29 @@ class Capture:
     async def _end_whole(self) -> bytes:
         """Store an answer that has wholly arrived; its bytes."""
         response = b"".join(self._pieces)
+        self._note_answered(response)
         # ASSUMED: a stream that reports an error is no turn of a trajectory, although its HTTP is in order.
         failed = not self.is_success or (self.is_event_stream and ERROR_EVENT.search(response) is not None)
         await self._end(TurnStatus.FAILED if failed else TurnStatus.COMPLETED, response)
         return response
 
+    def _note_answered(self, response: bytes, failure: BaseException | None = None) -> None:
+        """The model server's part is over."""
+        self._call.answered_at = perf_counter()
+        if self._call.spans is not None:
+            self._call.spans.answered(
+                status=self._answer.status if self._answer else None,
+                error=type(failure).__name__ if failure else None,
+                first_byte_at=self._first_byte_at,
+                request=self._request.body,
+                response=response,
+                content_type=self.content_type if self._answer else None,
+            )
+
     async def _end(self, status: TurnStatus, response: bytes, error: str | None = None) -> None:
         """Let go of the answer, which makes the model stop if it has not, and store the turn."""
-        self._runtime.in_flight -= 1
+        metrics = self._runtime.metrics
+        metrics.in_flight -= 1
         if self._answer is not None:
             self._answer.close()
         turn = Turn(
@@ -205,6 +237,7 @@ class Capture:
             response=response,
         )
         try:
-            await self._runtime.store.end_turn(self._trajectory, turn)
+            stored = await self._runtime.store.end_turn(self._trajectory, turn)
         except DOMAIN_ERRORS as failure:
             raise aws_error(failure) from failure
+        metrics.turns[stored] += 1

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from random import Random
+from time import perf_counter
 from typing import Any, Protocol
-from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
 
+from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
 from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer
 from emulator.protocol.codec import decode
 from emulator.protocol.errors import (
@@ -29,8 +29,6 @@ from emulator.protocol.errors import (
 from emulator.protocol.service_model import OperationModel
 
 log = logging.getLogger(__name__)
-
-_random = Random()  # of its own: a test suite that seeds the common one shall not repeat our ids  # noqa: S311
 
 Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
 
@@ -49,6 +47,11 @@ EXCHANGE = "job_runtime_local.exchange"
 
 class Exchange(Protocol):
     """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
+
+    keep_alive: bool  #: whether the connection takes another request after this one
+
+    def whole_body(self) -> bytearray | None:
+        """The request's body, if all of it has come; then there is nothing more to receive."""
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
@@ -69,16 +72,20 @@ class Endpoint:
 
     def __init__(
         self,
+        name: str,
         handler: Handler,
         operation: OperationModel | None,
         *,
+        calls: Calls,
         method: str = "POST",
         openai: bool = False,
         authenticate: Authenticate,
         authorize: Authorize,
         max_request_bytes: int,
     ) -> None:
+        self._name = name
         self._handler = handler
+        self._calls = calls
         self._operation = operation
         self._method = method
         self._error_body = openai_body if openai else rest_json_body
@@ -88,48 +95,63 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request_id = new_request_id()
-        code = ""
+        call = self._calls.begin(self._name, scope)
         try:
-            answer = await self._answer(scope, receive)
+            await self._serve(call, scope, receive, send)
+        finally:
+            self._calls.end(call, scope)
+
+    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._answer(call, scope, receive)
         except ClientGone:
+            call.code = CLIENT_GONE
             return
         except AWSError as error:
-            code = error.code
-            answer = error_answer(error, self._error_body)
+            answer = refuse(call, error, self._error_body)
         except asyncio.CancelledError:  # the server was told to stop, and will not wait any longer
-            code = InternalServiceError.__name__
-            answer = error_answer(InternalServiceError("The server is stopping"), self._error_body)
+            answer = refuse(call, InternalServiceError("The server is stopping"), self._error_body)
         except Exception:
-            log.exception("request %s failed", request_id.decode())
-            code = InternalServiceError.__name__
-            answer = error_answer(InternalServiceError("An internal error occurred; see the log"), self._error_body)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s %d %s %s", scope["method"], scope["path"], answer.status, request_id.decode(), code)
-        await respond(answer, request_id, scope, send)
+            log.exception("a request failed")
+            answer = refuse(call, InternalServiceError("An internal error occurred; see the log"), self._error_body)
+        else:
+            if not 200 <= answer.status < 300:
+                call.code = MODEL_ERROR
+        if isinstance(answer, Answer):
+            await respond(answer, call, scope, send)
+            return
+        metrics = self._calls.metrics
+        metrics.open_streams += 1
+        try:
+            await respond(answer, call, scope, send)
+        finally:
+            metrics.open_streams -= 1
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
+    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
         # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
         if scope["method"] != self._method:
             raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self._method}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refuse_other_sites(headers)
-        body = await read_body(headers, receive, self._max_request_bytes)
+        body = await read_body(headers, scope, receive, self._max_request_bytes)
+        call.received_at = perf_counter()
         self._authenticate(scope, body)
-        arguments = decode(self._operation, headers, body) if self._operation else {}
+        if self._operation is None:
+            arguments = {}
+        else:
+            arguments = decode(self._operation, headers, body)
+            call.job_arn, call.trajectory_id = arguments["job_arn"], arguments["trajectory_id"]
         self._authorize(arguments)
         answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
         return answer
 
 
-def new_request_id() -> bytes:
-    """What `x-amzn-RequestId` carries."""
-    # Not uuid4: it asks the system for randomness each time.
-    return str(UUID(int=_random.getrandbits(128), version=4)).encode()
-
-
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, limit: int) -> bytes:
     """The request's body. Raises ValidationException as soon as it is known to be too large, ClientGone."""
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    whole = exchange.whole_body()
+    if whole is not None and len(whole) <= limit:
+        return bytes(whole)
     length = headers.get(b"content-length")
     pieces, size = [], int(length) if length is not None else 0
     while size <= limit:
@@ -160,9 +182,16 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
     return Answer(body(error), error.status, "application/json", headers)
 
 
-async def respond(answer: Answer | StreamAnswer, request_id: bytes, scope: Scope, send: Send) -> None:
+def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:
+    """An error as the answer to a call."""
+    call.code, call.problem = error.code, error.message
+    return error_answer(error, body)
+
+
+async def respond(answer: Answer | StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
     """Write an answer; a stream that breaks leaves its response unfinished, so that the client notices."""
-    headers = [(b"x-amzn-requestid", request_id)]
+    call.status = answer.status
+    headers = [(b"x-amzn-requestid", call.request_id)]
     if answer.content_type is not None:
         headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
     if isinstance(answer, Answer):
@@ -177,10 +206,14 @@ async def respond(answer: Answer | StreamAnswer, request_id: bytes, scope: Scope
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     try:
         await _while_connected(answer.relay(write), scope)
-    except (ClientGone, asyncio.CancelledError):
+    except ClientGone:
+        call.code = CLIENT_GONE
+        return
+    except asyncio.CancelledError:
+        call.code, call.problem = BROKEN_STREAM, "The server is stopping"
         return
     except (BrokenStream, AWSError) as error:
-        log.warning("request %s: the stream was broken off: %s", request_id.decode(), error)
+        call.code, call.problem = BROKEN_STREAM, str(error)
         return
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

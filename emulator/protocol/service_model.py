@@ -20,7 +20,7 @@ SERVICE = "sagemakerjobruntime"
 API_VERSION = "2026-02-01"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: it is a key of caches
 class Member:
     """One member of an operation's input: where it stands on the wire, and what it must satisfy."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from emulator.protocol.errors import ValidationException
@@ -11,12 +12,13 @@ from emulator.protocol.service_model import Member, OperationModel
 
 def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
     """Check decoded arguments. Raises one ValidationException that names every constraint that is broken."""
-    broken = [
-        f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
-        for member in operation.members
-        for value in (arguments[member.keyword],)
-        for constraint in _broken_constraints(member, value)
-    ]
+    broken = []
+    for member in operation.members:
+        value = arguments[member.keyword]
+        broken += [
+            f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
+            for constraint in _broken_constraints(member, value)
+        ]
     if broken:
         # ASSUMED: the wording that AWS's Java services share; the runtime's own is not public.
         noun = "error" if len(broken) == 1 else "errors"
@@ -27,8 +29,11 @@ def _broken_constraints(member: Member, value: Any) -> list[str]:
     # ASSUMED: an empty body is a body that is missing.
     if value is None or (member.is_payload and not value):
         return ["Member must not be null"] if member.required else []
-    if not isinstance(value, str):
-        return []
+    return _broken_by_text(member, value) if isinstance(value, str) else []
+
+
+@lru_cache(maxsize=4096)  # the turns of a rollout come with the same job and trajectory
+def _broken_by_text(member: Member, value: str) -> list[str]:
     broken = []
     if member.minimum is not None and len(value) < member.minimum:
         broken.append(f"Member must have length greater than or equal to {member.minimum}")

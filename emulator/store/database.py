@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DatabaseError as SQLDatabaseError
+from sqlalchemy.exc import DBAPIError
 
 from emulator.address import Address, DatabaseURL
 from emulator.store.statements import Transaction
@@ -81,7 +81,7 @@ def reading(address: Address) -> Iterator[Connection]:
     with read_engine(address).connect() as connection:
         try:
             yield connection
-        except SQLDatabaseError as error:
+        except DBAPIError as error:
             raise DatabaseError(f"{address}: {one_line(error)}; --database names another") from error
 
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from emulator.address import DatabaseURL
 from emulator.store import migrations
 from emulator.store.database import DatabaseError, DatabaseUnavailable, one_line
+from emulator.store.libpq import (
+    PATIENT,
+    PATIENT_READER,
+    READER,
+    WRITER,
+    connect,
+    driver,
+    engine,
+    explained,
+    parameters,
+    set_all,
+)
 from emulator.store.schema import metadata
 from emulator.store.statements import Transaction
 
@@ -28,45 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-#: libpq's parameters, where neither the URL nor the environment has them. A peer that is gone without a word (a failed
-#: machine, a cut network) is noticed in half a minute, and of several hosts the one that takes writes is chosen.
-_DEFAULTS = {
-    "connect_timeout": "5",
-    "target_session_attrs": "read-write",
-    "fallback_application_name": "job-runtime-local",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
-
-_VARIABLES = {"connect_timeout": "PGCONNECT_TIMEOUT", "target_session_attrs": "PGTARGETSESSIONATTRS"}
-
-#: The server's half of the same: it gives up, and frees the locks of, a client that it hears nothing from.
-_SESSION = {
-    "default_transaction_isolation": "read committed",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-}
-
-_WRITER = _SESSION | {
-    "statement_timeout": "30s",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "10s",
-}
-
-_READER = _SESSION | {
-    "default_transaction_read_only": "on",
-    "statement_timeout": "30s",
-    "idle_in_transaction_session_timeout": "60s",
-}
-
-#: What takes as long as it takes: an upgrade, an export, a check, a copy.
-PATIENT = _SESSION | {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-
-PATIENT_READER = PATIENT | {"default_transaction_read_only": "on"}
 
 #: Advisory locks are a pair of numbers: ours, and which of ours in which schema.
 _LOCK = 0x4A524C  # "JRL"
@@ -86,7 +56,6 @@ WHERE NOT convalidated AND relnamespace = current_schema()::regnamespace
 
 #: Connections at once for management's pages.
 READERS = 4
-
 
 #: What goes away by itself: by SQLSTATE, or its class. Connections, a server that stops or starts, a standby's role,
 #: locks that were not to be had.
@@ -108,11 +77,11 @@ class PostgreSQL:
 
     def open(self) -> None:
         """Bring it up to date, and connect. Raises DatabaseError."""
-        with _explained(self._url):
-            with engine(self._url, PATIENT).connect() as connection:
+        with explained(self._url):
+            with engine(self._url, PATIENT).begin() as connection:
                 bring_up_to_date(connection)
                 self._dialect = connection.dialect
-            self.Error: type[Exception] = _driver().Error
+            self.Error: type[Exception] = driver().Error
             try:
                 self._connection = self._connect()
             except self.Error as error:
@@ -179,10 +148,10 @@ class PostgreSQL:
         if self._connection is not None and (self._connection.broken or state in {"25006", "57P01", "57P02", "57P05"}):
             self.close()
         # Without a state it is the client's side that noticed: no connection, or none any more.
-        return state.startswith(_PASSING) if state else isinstance(error, _driver().OperationalError)
+        return state.startswith(_PASSING) if state else isinstance(error, driver().OperationalError)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return connect(_parameters(self._url), _WRITER, _begin_serving)
+        return connect(parameters(self._url), WRITER, _begin_serving)
 
     def checkpoint(self) -> None:
         """The server does so by itself."""
@@ -192,11 +161,11 @@ class PostgreSQL:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         async def connect() -> psycopg.AsyncConnection[Any]:
-            connection: psycopg.AsyncConnection[Any] = await _driver().AsyncConnection.connect(
-                **_parameters(self._url), autocommit=True
+            connection: psycopg.AsyncConnection[Any] = await driver().AsyncConnection.connect(
+                **parameters(self._url), autocommit=True
             )
             try:
-                await connection.execute(_set(_READER))
+                await connection.execute(set_all(READER))
                 await connection.set_autocommit(False)
             except BaseException:
                 await connection.close()
@@ -232,7 +201,7 @@ def _took_place(connection: psycopg.Connection[Any], transaction: str | None) ->
     """Whether a transaction was committed. Raises OperationalError while it is still under way."""
     if transaction is None:
         return True
-    psycopg = _driver()
+    psycopg = driver()
     try:
         row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction]).fetchone()
         connection.rollback()
@@ -242,30 +211,6 @@ def _took_place(connection: psycopg.Connection[Any], transaction: str | None) ->
     if row is not None and row[0] == "in progress":
         raise psycopg.OperationalError("the last transaction is still under way")
     return row is not None and row[0] == "committed"
-
-
-def connect(
-    parameters: Mapping[str, Any],
-    session: Mapping[str, str],
-    prepare: Callable[[psycopg.Connection[Any]], None] | None = None,
-) -> psycopg.Connection[Any]:
-    """A connection, with settings of the session."""
-    connection: psycopg.Connection[Any] = _driver().connect(**parameters, autocommit=True)
-    try:
-        connection.execute(_set(session))
-        if prepare is not None:
-            prepare(connection)
-        connection.autocommit = False
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def engine(url: DatabaseURL, session: Mapping[str, str]) -> Engine:
-    """An engine that connects anew each time, with settings of the session. Raises DatabaseError for a bad URL."""
-    creator = partial(connect, _parameters(url), session)
-    return create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool, use_native_hstore=False)
 
 
 def _begin_serving(connection: psycopg.Connection[Any]) -> None:
@@ -280,24 +225,28 @@ def _begin_serving(connection: psycopg.Connection[Any]) -> None:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Make an empty database's tables, or upgrade an older one's, in one transaction; servers do so one at a time.
+    """Make an empty database's tables, or upgrade an older one's, in the caller's transaction; one server at a time.
 
     Raises DatabaseError for a database that is newer than this program, and for an older one that is being served.
     """
-    with connection.begin():
-        connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
-        found = migrations.revision(connection)
-        if found is None:
-            _require_unicode(connection)
-            migrations.make_tables(connection)
-        elif migrations.is_older(found):
-            if not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")):
-                raise DatabaseError(
-                    f"its tables are of revision {found}, and other servers use it: "
-                    "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
-                )
-            migrations.upgrade_tables(connection, found)
-            log.info("upgraded the database from revision %s", found)
+    connection.execute(text(f"SELECT pg_advisory_xact_lock{_OPENING}"))
+    found = migrations.revision(connection)
+    if found is None:
+        _require_unicode(connection)
+        migrations.make_tables(connection)
+    elif migrations.is_older(found):
+        if not keep_others_out(connection):
+            raise DatabaseError(
+                f"its tables are of revision {found}, and other servers use it: "
+                "stop them all, make a copy with pg_dump, and run `job-runtime-local db upgrade`"
+            )
+        migrations.upgrade_tables(connection, found)
+        log.info("upgraded the database from revision %s", found)
+
+
+def keep_others_out(connection: Connection) -> bool:
+    """Let no server begin before the transaction ends; False where one is there already."""
+    return bool(connection.scalar(text(f"SELECT pg_try_advisory_xact_lock{_SERVING}")))
 
 
 def _require_unicode(connection: Connection) -> None:
@@ -308,7 +257,7 @@ def _require_unicode(connection: Connection) -> None:
 
 def read_engine(url: DatabaseURL) -> Engine:
     """An engine that reads a database, whether servers use it or not. Raises DatabaseError."""
-    with _explained(url):
+    with explained(url):
         it = engine(url, PATIENT_READER)
         with it.connect() as connection:
             migrations.require_current(connection)
@@ -317,7 +266,7 @@ def read_engine(url: DatabaseURL) -> Engine:
 
 def upgrade(url: DatabaseURL) -> None:
     """Bring a database that no server uses up to date. Raises DatabaseError."""
-    with _explained(url), engine(url, PATIENT).connect() as connection:
+    with explained(url), engine(url, PATIENT).begin() as connection:
         bring_up_to_date(connection)
 
 
@@ -340,54 +289,3 @@ def size(connection: Connection) -> int:
     names = ", ".join(f"('{table.name}')" for table in metadata.sorted_tables)
     query = f"SELECT sum(pg_total_relation_size(name::regclass)) FROM (VALUES {names}) AS tables (name)"  # noqa: S608
     return int(connection.scalar(text(query)) or 0)
-
-
-def _driver() -> Any:
-    try:
-        import psycopg
-    except ImportError as error:
-        raise DatabaseError(
-            f"PostgreSQL needs psycopg ({one_line(error)}): pip install 'job-runtime-local[postgresql]'"
-        ) from None
-    return psycopg
-
-
-def _parameters(url: DatabaseURL) -> dict[str, Any]:
-    """What libpq is told. Raises DatabaseError for a URL that it does not understand."""
-    psycopg = _driver()
-    try:
-        given = psycopg.conninfo.conninfo_to_dict(url.conninfo)
-    except psycopg.ProgrammingError as error:
-        # What libpq quotes may be a piece of a password; of a parameter it quotes the name.
-        why = f": {one_line(error)}" if "invalid URI query parameter" in str(error) else ""
-        raise DatabaseError(
-            f"{url}: is not postgresql://USER:PASSWORD@HOST:PORT/NAME{why}; percent-encode what is special in its parts"
-        ) from None
-    defaults = {name: value for name, value in _DEFAULTS.items() if _VARIABLES.get(name, name) not in os.environ}
-    return {**defaults, **given}
-
-
-def _set(session: Mapping[str, str]) -> bytes:
-    return "; ".join(f"SET {name} = '{value}'" for name, value in session.items()).encode()
-
-
-@contextmanager
-def _explained(url: DatabaseURL) -> Iterator[None]:
-    """Turn what PostgreSQL says, or the lack of it, into one line."""
-    try:
-        yield
-    except DBAPIError as error:
-        reason = one_line(error)
-        raise DatabaseError(f"{url}: {reason}; {_advice(reason)}") from error
-    except DatabaseError as error:
-        if str(error).startswith(str(url)):
-            raise
-        raise DatabaseError(f"{url}: {error}") from None
-
-
-def _advice(reason: str) -> str:
-    if "password" in reason or "authentication" in reason:
-        return "the URL, PGPASSWORD or ~/.pgpass hold user and password"
-    if "database" in reason and "does not exist" in reason:
-        return "create it (`createdb`), or name another --database"
-    return "is the server up, and --database right?"

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -76,6 +76,11 @@ class SQLite:
                 self.driver.execute("ROLLBACK")
             raise
         return result
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """A transaction of SQLAlchemy's own, for what is in no hurry."""
+        assert self._engine is not None
+        return self._engine.begin()
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as readers allow."""

@@ -6,18 +6,21 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
 from emulator.address import Address
+from emulator.metrics import WriterMetrics
 from emulator.store import changes
 from emulator.store.changes import Key, OpenTrajectory, Turn
 from emulator.store.database import open_database
 from emulator.store.statements import Transaction
 from emulator.store.writer import Writer
-from emulator.trajectory import Event, Status, transition
+from emulator.trajectory import Event, Status, TurnStatus, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,26 +37,35 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
+@dataclass(slots=True)
+class _Opening:
+    """A trajectory that is being looked up, and the turns that wait for it."""
+
+    future: asyncio.Future[OpenTrajectory]
+    line: int = 0
+    first: int = 0  #: the number of the first in the line, once it is known
+
+
 class Store:
     """Trajectories, turns and client tokens, in a database that this process alone writes to."""
 
     def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
+        self.metrics = WriterMetrics()
         self._create_trajectories = create_trajectories
         self._any_job = any_job
-        self._last_opened: OrderedDict[tuple[str, str], OpenTrajectory] = OrderedDict()
+        self._last_opened: OrderedDict[Key, OpenTrajectory] = OrderedDict()
         # A turn under way holds its trajectory, so that its numbers go on from one object whatever was opened since.
-        self._at_hand: WeakValueDictionary[tuple[str, str], OpenTrajectory] = WeakValueDictionary()
-        # Turns that arrive while their trajectory is looked up wait in line: none may overtake another.
-        self._lines: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._at_hand: WeakValueDictionary[Key, OpenTrajectory] = WeakValueDictionary()
+        self._opening: dict[Key, _Opening] = {}
         self._readers: AsyncEngine | None = None
         self._readers_lock = asyncio.Lock()
 
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._database.open()
-        self._writer = Writer(self._database)
+        self._writer = Writer(self._database, metrics=self.metrics)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""
@@ -70,20 +82,22 @@ class Store:
         key = (job_arn, trajectory_id)
         if self._database.is_shared:
             return await self._change(key, changes.take_number, **self._creating(key))
-        trajectory = self._at_hand.get(key)
-        if trajectory is None or key in self._lines:
-            line = self._lines.setdefault(key, asyncio.Lock())
-            async with line:
-                trajectory = self._at_hand.get(key) or await self._open(job_arn, trajectory_id)
-                return self._take_turn(trajectory_id, trajectory)
-        return self._take_turn(trajectory_id, trajectory)
+        trajectory = self._last_opened.get(key) or self._at_hand.get(key)
+        if trajectory is None:
+            return await self._open(key)
+        transition(trajectory_id, trajectory.status, Event.SAMPLE)
+        return trajectory, trajectory.take_number()
 
-    async def end_turn(self, trajectory: OpenTrajectory, turn: Turn) -> None:
-        """Store a turn; returns when it is committed. A completed one is discarded if the trajectory is sealed.
+    async def end_turn(self, trajectory: OpenTrajectory, turn: Turn) -> TurnStatus:
+        """Store a turn; returns when it is committed, and as what. A completed one is discarded after the seal.
 
         Raises StoreError.
         """
         await self._writer.append(trajectory.key, turn)
+        status = TurnStatus(turn.status)
+        # Those who wait for commits go on in the order of the writes: a seal before this turn is known by now.
+        is_late = status is TurnStatus.COMPLETED and trajectory.status is not Status.OPEN
+        return TurnStatus.DISCARDED if is_late else status
 
     async def complete_rollout(
         self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None
@@ -136,9 +150,15 @@ class Store:
 
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
-        await self._change(("", ""), changes.reset)
-        self._last_opened.clear()
-        self._at_hand.clear()
+
+        def forget(reset: asyncio.Future[None]) -> None:
+            if reset.exception() is None:
+                self._last_opened.clear()
+                self._at_hand.clear()
+
+        reset = self._writer.change(("", ""), changes.reset)
+        reset.add_done_callback(forget)
+        await asyncio.shield(reset)
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of `emulator.store.queries` on a read-only connection."""
@@ -149,13 +169,33 @@ class Store:
         async with self._readers.connect() as connection:
             return await connection.run_sync(query, *args, **kwargs)
 
-    async def _open(self, job_arn: str, trajectory_id: str) -> OpenTrajectory:
-        key = (job_arn, trajectory_id)
-        trajectory = await self._change(key, changes.open_trajectory, **self._creating(key))
+    async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:
+        """Look a trajectory up, once for all turns that arrive meanwhile: each has its place in the line."""
+        opening = self._opening.get(key)
+        if opening is None:
+            future = self._writer.change(key, partial(changes.open_trajectory, **self._creating(key)))
+            opening = self._opening[key] = _Opening(future)
+            future.add_done_callback(lambda _: self._opened(key, opening))
+        place = opening.line
+        opening.line += 1
+        trajectory = await asyncio.shield(opening.future)
+        self._opened(key, opening)
+        transition(key[1], trajectory.status, Event.SAMPLE)
+        return trajectory, opening.first + place
+
+    def _opened(self, key: Key, opening: _Opening) -> None:
+        """Have at hand what was opened; who arrives from now on comes after the line."""
+        if self._opening.get(key) is not opening:
+            return
+        del self._opening[key]
+        if opening.future.exception() is not None:
+            return
+        trajectory = opening.future.result()
+        opening.first = trajectory.next_number
+        trajectory.next_number += opening.line
         self._at_hand[key] = self._last_opened[key] = trajectory
         if len(self._last_opened) > LAST_OPENED:
             self._last_opened.popitem(last=False)
-        return trajectory
 
     def _creating(self, key: Key) -> dict[str, Any]:
         """What a change has to know to create a trajectory, if it may."""
@@ -166,11 +206,6 @@ class Store:
             "any_job": self._any_job,
             "now": now(),
         }
-
-    @staticmethod
-    def _take_turn(trajectory_id: str, trajectory: OpenTrajectory) -> tuple[OpenTrajectory, int]:
-        transition(trajectory_id, trajectory.status, Event.SAMPLE)
-        return trajectory, trajectory.take_number()
 
     async def _move(
         self, change: Callable[..., Status], *, job_arn: str, trajectory_id: str, **parameters: object

@@ -2,6 +2,9 @@
 
 Group commit: while one transaction is on its way to the disk, others queue up, and the next one takes them all. An
 acknowledgement is given only after the commit, so what was acknowledged is on disk.
+
+The writes wait at the event loop, and the thread is handed a batch at a time: to wake it for each write would make
+small batches, and to change threads costs as much as to append a turn.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from emulator.metrics import WriterMetrics
 from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
 from emulator.store.database import Database, DatabaseUnavailable
 from emulator.store.prefixes import LastRequests
@@ -49,16 +54,20 @@ class _Write:
     change: Callable[[Transaction], Any] | None
     future: asyncio.Future[Any]
     queued_at: float
+    context: Context = field(default_factory=copy_context)  #: which request log lines are about
 
 
 class Writer:
     """Runs writes, one batch after another, in a thread of its own."""
 
-    def __init__(self, database: Database, *, patience: float = 30.0) -> None:
+    def __init__(self, database: Database, *, patience: float = 30.0, metrics: WriterMetrics | None = None) -> None:
         """`database` is open. `patience`: seconds that a write waits for a database that cannot be reached."""
         self._database = database
         self._patience = patience
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._metrics = metrics or WriterMetrics()
+        self._waiting: list[_Write] = []
+        self._is_busy = False  # a batch is with the thread, or about to be handed over
+        self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._last_requests = LastRequests()
         self._is_settled = True  # whether what `_last_requests` holds is in the database
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -79,44 +88,44 @@ class Writer:
         """Commit what is waiting, move the log into the database, and end the thread."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._batches.put(self._waiting)  # all of it, whatever its size
+            self._waiting = []
+            self._batches.put(None)
             await asyncio.to_thread(self._thread.join)
 
     def _submit(self, key: Key, turn: Turn | None, change: Callable[[Transaction], Any] | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreError("the server is stopping"))
-        else:
-            self._queue.put(_Write(key, turn, change, future, time.monotonic()))
+            return future
+        self._waiting.append(_Write(key, turn, change, future, time.monotonic()))
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._hand_over)  # with whatever else this turn of the event loop brings
         return future
 
+    def _hand_over(self) -> None:
+        """Give the thread what is waiting."""
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        self._is_busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+
     def _run(self) -> None:
-        open_ = True
-        while open_:
+        while True:
             try:
-                first = self._queue.get(timeout=IDLE if self._unmoved_bytes else None)
+                batch = self._batches.get(timeout=IDLE if self._unmoved_bytes else None)
             except queue.Empty:
                 self._checkpoint()
                 continue
-            batch, open_ = self._batch(first)
+            if batch is None:
+                break
             if batch:
                 self._acknowledge(self._commit(batch))
+                self._measure(batch)
             if self._unmoved_bytes > CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
-
-    def _batch(self, first: _Write | None) -> tuple[list[_Write], bool]:
-        batch: list[_Write] = []
-        item = first
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH:
-                return batch, True
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
 
     def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         """Commit a batch; each write with its result or its error."""
@@ -141,7 +150,7 @@ class Writer:
             if isinstance(error, TrajectoryGone):
                 return [(batch[0], StoreError(str(error)))]
             if not isinstance(error, self._database.Error):
-                log.exception("a write failed")
+                batch[0].context.run(log.exception, "a write failed")
             return [(batch[0], StoreError(f"The database could not be written: {error}"))]
 
     def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
@@ -172,9 +181,15 @@ class Writer:
     def _acknowledge(self, outcomes: list[tuple[_Write, Any]]) -> None:
         self._unmoved_bytes += 1  # a seal or a reward moves too, however small
         try:
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes)
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
+
+    def _measure(self, batch: list[_Write]) -> None:
+        now = time.monotonic()
+        for write in batch:
+            self._metrics.wait.observe(now - write.queued_at)
+        self._metrics.batch_turns.observe(sum(write.turn is not None for write in batch))
 
     def _checkpoint(self) -> None:
         self._unmoved_bytes = 0
@@ -183,12 +198,13 @@ class Writer:
         except self._database.Error as error:  # a full disk, say: the log keeps what it holds
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
-
-def _resolve(outcomes: list[tuple[_Write, Any]]) -> None:
-    for write, result in outcomes:
-        if write.future.done():  # cancelled: its client went away
-            continue
-        if isinstance(result, Exception):
-            write.future.set_exception(result)
-        else:
-            write.future.set_result(result)
+    def _resolve(self, outcomes: list[tuple[_Write, Any]]) -> None:
+        """Tell those who wait, and hand over what has come meanwhile."""
+        for write, result in outcomes:
+            if write.future.done():  # cancelled: its client went away
+                continue
+            if isinstance(result, Exception):
+                write.future.set_exception(result)
+            else:
+                write.future.set_result(result)
+        self._hand_over()

@@ -13,14 +13,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert, literal_column, null
 
+from emulator.address import Address
 from emulator.settings import Settings
 from emulator.store import DatabaseError
-from emulator.store.database import check, read_engine
+from emulator.store.database import check, open_database, read_engine
 from emulator.store.migrations import migrate
-from emulator.store.schema import REVISION, metadata
+from emulator.store.schema import REVISION, metadata, trajectories
 from emulator.store.sqlite import SQLite, backup
+from emulator.store.statements import Statement
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
 from tests.raw_client import RawClient
@@ -107,21 +109,25 @@ def test_the_migrations_lead_to_exactly_the_tables_of_the_schema(tmp_path: Path)
     ],
 )
 def test_the_database_itself_refuses_a_state_that_the_table_forbids(
-    tmp_path: Path,
+    any_database: Address,
     status: str,
     completion: str | None,
     completed_at: int | None,
     rewards: str | None,
     rewarded_at: int | None,
 ) -> None:
-    path = tmp_path / "t.db"
-    open_and_close(path)
-    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="status_fits"):
-        connection.execute(
-            "INSERT INTO trajectories (job_arn, trajectory_id, status, created_at, completion, completed_at, rewards,"
-            " rewarded_at) VALUES ('job', 't', ?, 1, ?, ?, ?, ?)",
-            (status, completion, completed_at, rewards, rewarded_at),
+    database = open_database(any_database, "full")
+    database.open()
+    statement = Statement(
+        insert(trajectories).values(
+            job_arn="job", trajectory_id="t", status=status, created_at=1, completion=completion,
+            completed_at=completed_at, rewards=null() if rewards is None else literal_column(f"'{rewards}'"),
+            rewarded_at=rewarded_at,
         )
+    )  # fmt: skip
+    with pytest.raises(database.Error, match="status_fits"):
+        database.run(lambda transaction: transaction.run(statement), 0)
+    database.close()
 
 
 # One server at a time

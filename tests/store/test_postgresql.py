@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from emulator.address import DatabaseURL
 from emulator.store import DatabaseError
 from emulator.store.database import Database, DatabaseUnavailable, check, open_database, reading, upgrade
+from emulator.store.libpq import PATIENT, engine
 from emulator.store.migrations import migrate
-from emulator.store.postgresql import PATIENT, engine, size
+from emulator.store.postgresql import size
 from emulator.store.schema import REVISION, metadata
 from emulator.store.statements import Transaction
 from tests.postgresql import PASSWORD, PostgreSQL
