@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import resource
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
@@ -25,6 +21,7 @@ from emulator.trajectory import Status, TurnStatus
 from tests.conftest import JOB_ARN
 from tests.model_servers import PATIENCE, Exchange, model_server
 from tests.raw_client import CHAT, SAMPLE, STREAM, RawClient
+from tests.serving import serving
 from tests.stored import stored, stored_turns
 
 KILLS = 50
@@ -50,37 +47,6 @@ async def echo(exchange: Exchange) -> None:
         await exchange.stream([answer[:15], answer[15 : -len(DONE)], DONE])
     else:
         await exchange.answer(answer)
-
-
-@dataclass(slots=True)
-class Serving:
-    """An emulator in a process of its own."""
-
-    url: str
-    process: subprocess.Popen[str]
-    log: Path
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-
-
-@contextmanager
-def serving(database: Path, model: str, durability: str = "normal") -> Iterator[Serving]:
-    log = database.with_suffix(".log")
-    command = [sys.executable, "-m", "emulator", "serve", "--port", "0", "--database", str(database)]
-    command += ["--durability", durability, "--model", model]
-    with (
-        log.open("a") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            found = re.search(r"listening on (http://\S+)", process.stdout.readline())
-            assert found, log.read_text()
-            yield Serving(found[1], process, log)
-        finally:
-            process.kill()
 
 
 @dataclass(slots=True)
@@ -190,7 +156,7 @@ def chain_of_crashes(database: Path, model: str, durability: str, seed: int, kil
     choose = random.Random(seed)
     rounds: list[Round] = []
     for number in range(kills + 1):
-        with serving(database, model, durability) as server:
+        with serving(database, model, log=database.with_suffix(".log"), durability=durability) as server:
             if rounds:
                 rounds[-1].check(database)
                 rounds[-1].go_on(server.url)
@@ -238,7 +204,7 @@ def test_a_full_disk_is_an_internal_service_error_and_nothing_is_half_written(tm
     big_stream = json.dumps({"stream": True, "padding": "x" * 300_000}).encode()
     with (
         model_server(echo) as model,
-        serving(database, model.url) as server,
+        serving(database, model.url, log=tmp_path / "log") as server,
         RawClient(server.url, JOB_ARN) as client,
         RawClient(server.url, JOB_ARN) as other,
     ):
