@@ -6,7 +6,7 @@ SETUP = .venv/.installed
 VLLM_ENVIRONMENT = .environments/vllm
 VLLM_MODEL = .models/SmolLM2-135M-Instruct
 
-.PHONY: setup serve demo test test-load test-vllm check format environments vllm build clean
+.PHONY: setup serve demo test test-load test-vllm bench bench-quick peers check format environments vllm build clean
 
 setup: $(SETUP)
 
@@ -37,6 +37,15 @@ test-vllm: $(SETUP) vllm environments  ## the contract and the demo against a re
 	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600
 
+bench: $(SETUP) peers  ## every figure, beside the peers; 20 minutes
+	$(VENV)/python -m bench --write-readme
+
+bench-quick: $(SETUP)  ## a few figures in two minutes, for development
+	$(VENV)/python -m bench --quick
+
+peers: $(SETUP)  ## what the benchmark compares with, each in an environment of its own
+	scripts/build_peers.sh
+
 check: $(SETUP)  ## formatting, lint, types, the direction of dependencies
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
@@ -51,4 +60,4 @@ build: $(SETUP)  ## the wheel and the source distribution
 	$(VENV)/python -m build --installer uv
 
 clean:
-	rm -rf .venv .environments .models dist build
+	rm -rf .venv .environments .models bench/.build dist build

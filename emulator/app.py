@@ -27,6 +27,7 @@ from emulator.protocol.endpoint import (
     Authenticate,
     Authorize,
     Endpoint,
+    Exchange,
     refuse,
     respond,
 )
@@ -88,8 +89,7 @@ class App:
         pages = management.routes(self.store, self.model_server, settings, self.metrics)
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
-        #: The requests under way, and the tasks that serve them.
-        self._open: dict[int, tuple[asyncio.Task[Any], Scope]] = {}
+        self._open: set[Exchange] = set()  # requests under way
         self._one_ended = asyncio.Event()
 
     async def start(self) -> None:
@@ -118,43 +118,41 @@ class App:
     def refuse_samples(self) -> None:
         """Take no new samples, and let each connection end with the answer that it is at."""
         self.metrics.stopping = True
-        for _, scope in self._open.values():
-            scope["extensions"][EXCHANGE].keep_alive = False
+        for exchange in self._open:
+            exchange.keep_alive = False
 
     async def drained(self) -> None:
         """Returns when the requests that are under way now have ended. After `refuse_samples`."""
         of_now = set(self._open)
-        while of_now & self._open.keys():
+        while of_now & self._open:
             self._one_ended.clear()
             await self._one_ended.wait()
 
     async def abort(self) -> None:
         """Break off every request; returns when their turns are stored, or LAST_WORDS later. After `refuse_samples`."""
-        for task, _ in self._open.values():
-            task.cancel()
+        for exchange in self._open:
+            exchange.task.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
                 await self.drained()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[id(scope)] = (task, scope)
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        self._open.add(exchange)
         try:
             if self.metrics.stopping:
-                scope["extensions"][EXCHANGE].keep_alive = False
-            await self._route(scope, receive, send)
+                exchange.keep_alive = False
+            endpoint = self._endpoints.get(scope["path"])
+            await (endpoint or self._serve_other)(scope, receive, send)
         finally:
-            del self._open[id(scope)]
+            self._open.discard(exchange)
+            del scope["extensions"]  # a ring of references, in which bodies would wait for the garbage collector
             if self.metrics.stopping:
                 self._one_ended.set()
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if (endpoint := self._endpoints.get(path)) is not None:
-            await endpoint(scope, receive, send)
-            return
         is_page = path == "/metrics" or path.startswith("/_emulator")
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
@@ -163,7 +161,7 @@ class App:
                 return
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-            await respond(refuse(call, error, shape), call, scope, send)
+            await respond(refuse(call, error, shape), call, scope)
         finally:
             self._calls.end(call, scope)
 

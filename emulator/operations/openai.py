@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from emulator.calls import current_call
-from emulator.inference.model_server import ModelRequest, ModelServerError
+from emulator.inference.model_server import ModelRequest, ModelServerError, header_lines
 from emulator.operations.capture import AnswerTooLarge, check_size, take_turn
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import CHAT_COMPLETIONS, COMPLETIONS
@@ -32,7 +32,7 @@ async def openai_completion(
 async def list_models(runtime: Runtime) -> Answer:
     """`GET /v1/models`: the model server's own answer. Raises InternalServiceError."""
     call = current_call()
-    request = ModelRequest(MODELS, method="GET", headers=call.ask("GET", MODELS))
+    request = ModelRequest(MODELS, method="GET", header_lines=header_lines(call.ask("GET", MODELS) or {}))
     status, failure = None, None
     try:
         answer = await runtime.model_server.send(request)

@@ -48,6 +48,7 @@ EXCHANGE = "job_runtime_local.exchange"
 class Exchange(Protocol):
     """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
 
+    task: asyncio.Task[None]  #: which serves the request
     keep_alive: bool  #: whether the connection takes another request after this one
 
     def whole_body(self) -> bytearray | None:
@@ -55,6 +56,9 @@ class Exchange(Protocol):
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
+
+    async def write(self, piece: bytes) -> None:
+        """Write a piece of a stream that `send` has begun, none that is empty; returns when the next can be taken."""
 
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
@@ -97,15 +101,12 @@ class Endpoint:
         """Serve one request."""
         call = self._calls.begin(self._name, scope)
         try:
-            await self._serve(call, scope, receive, send)
-        finally:
-            self._calls.end(call, scope)
-
-    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
             answer = await self._answer(call, scope, receive)
+            if not 200 <= answer.status < 300:
+                call.code = MODEL_ERROR
         except ClientGone:
             call.code = CLIENT_GONE
+            self._calls.end(call, scope)
             return
         except AWSError as error:
             answer = refuse(call, error, self._error_body)
@@ -114,18 +115,13 @@ class Endpoint:
         except Exception:
             log.exception("a request failed")
             answer = refuse(call, InternalServiceError("An internal error occurred; see the log"), self._error_body)
-        else:
-            if not 200 <= answer.status < 300:
-                call.code = MODEL_ERROR
-        if isinstance(answer, Answer):
-            await respond(answer, call, scope, send)
-            return
-        metrics = self._calls.metrics
-        metrics.open_streams += 1
         try:
-            await respond(answer, call, scope, send)
+            if isinstance(answer, Answer):
+                await respond(answer, call, scope)
+            else:
+                await self._relay(answer, call, scope, send)
         finally:
-            metrics.open_streams -= 1
+            self._calls.end(call, scope)
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
         # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
@@ -144,6 +140,25 @@ class Endpoint:
         self._authorize(arguments)
         answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
         return answer
+
+    async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
+        """Write a stream; one that breaks leaves its response unfinished, so that the client notices."""
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        metrics = self._calls.metrics
+        metrics.open_streams += 1
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
+            await _while_connected(answer.relay(exchange.write), scope)
+        except ClientGone:
+            call.code = CLIENT_GONE
+        except asyncio.CancelledError:
+            call.code, call.problem = BROKEN_STREAM, "The server is stopping"
+        except (BrokenStream, AWSError) as error:
+            call.code, call.problem = BROKEN_STREAM, str(error)
+        else:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            metrics.open_streams -= 1
 
 
 async def read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -188,40 +203,24 @@ def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest
     return error_answer(error, body)
 
 
-async def respond(answer: Answer | StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
-    """Write an answer; a stream that breaks leaves its response unfinished, so that the client notices."""
+async def respond(answer: Answer, call: Call, scope: Scope) -> None:
+    """Write a whole answer."""
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    await exchange.answer(answer.status, [*_headers(answer, call), *answer.headers], answer.body)
+
+
+def _headers(answer: Answer | StreamAnswer, call: Call) -> Headers:
     call.status = answer.status
     headers = [(b"x-amzn-requestid", call.request_id)]
     if answer.content_type is not None:
         headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
-    if isinstance(answer, Answer):
-        headers += answer.headers
-        exchange: Exchange = scope["extensions"][EXCHANGE]
-        await exchange.answer(answer.status, headers, answer.body)
-        return
-
-    async def write(piece: bytes) -> None:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    try:
-        await _while_connected(answer.relay(write), scope)
-    except ClientGone:
-        call.code = CLIENT_GONE
-        return
-    except asyncio.CancelledError:
-        call.code, call.problem = BROKEN_STREAM, "The server is stopping"
-        return
-    except (BrokenStream, AWSError) as error:
-        call.code, call.problem = BROKEN_STREAM, str(error)
-        return
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return headers
 
 
 async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
-    task = asyncio.current_task()
-    assert task is not None
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    task = exchange.task
     gone = False
 
     def cancel() -> None:
@@ -229,7 +228,6 @@ async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
         gone = True
         task.cancel()
 
-    exchange: Exchange = scope["extensions"][EXCHANGE]
     exchange.watch(cancel)
     try:
         return await work

@@ -94,10 +94,9 @@ class Store:
         Raises StoreError.
         """
         await self._writer.append(trajectory.key, turn)
-        status = TurnStatus(turn.status)
         # Those who wait for commits go on in the order of the writes: a seal before this turn is known by now.
-        is_late = status is TurnStatus.COMPLETED and trajectory.status is not Status.OPEN
-        return TurnStatus.DISCARDED if is_late else status
+        is_late = turn.status == TurnStatus.COMPLETED and trajectory.status is not Status.OPEN
+        return TurnStatus.DISCARDED if is_late else TurnStatus(turn.status)
 
     async def complete_rollout(
         self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None

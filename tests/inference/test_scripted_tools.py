@@ -50,7 +50,7 @@ def conversation(question: str, *rounds: tuple[str, str]) -> list[dict[str, Any]
 
 
 def test_a_calculator_is_called_with_the_arithmetic_in_the_question() -> None:
-    answer = ChatCompletion.model_validate(answer_to(CHAT, **ask("What is 12 × 7?", tools=[WEATHER, CALCULATOR])))  # noqa: RUF001
+    answer = ChatCompletion.model_validate(answer_to(CHAT, **ask("What is 12 × 7?", tools=[WEATHER, CALCULATOR])))
     choice = answer.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content is None
@@ -109,7 +109,7 @@ def test_a_calculator_may_want_more_than_the_expression() -> None:
     [
         ("What is 12*7?", ["12*7"]),
         ("First 12 * 7, then add 5.", ["12 * 7"]),
-        ("3x4 and 3 x 4 and 3×4", ["3*4", "3 * 4"]),  # noqa: RUF001
+        ("3x4 and 3 x 4 and 3×4", ["3*4", "3 * 4"]),
         ("12 ÷ 4 − 1", ["12 / 4 - 1"]),  # noqa: RUF001
         ("Work out (3 + 4) * -2.5.", ["(3 + 4) * -2.5"]),
         ("(it is 1 + 1)", ["1 + 1"]),
