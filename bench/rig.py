@@ -80,6 +80,7 @@ class Demand(TypedDict, total=False):
     seconds: float
     requests: int
     rate: float  #: so many a second, whether answers come or not
+    warmup: float  #: seconds before, of which nothing counts
     turns: int  #: of a trajectory, before a connection begins another
     first_cycle: int
     timeout: float  #: patience with an answer, in seconds
@@ -140,6 +141,12 @@ class Visit:
     def cpu(self) -> float:
         """Processor time it has used so far, in seconds."""
         return cpu_seconds(self.process.pid)
+
+    def cpu_share(self, seconds: float) -> float:
+        """The share of a core that it uses for so many seconds from now."""
+        before, began = self.cpu(), time.monotonic()
+        time.sleep(seconds)
+        return (self.cpu() - before) / (time.monotonic() - began)
 
     def memory(self) -> int:
         """Its memory, in bytes."""
