@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,14 +14,23 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from emulator import management
+from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
+from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
-from emulator.protocol.endpoint import Authenticate, Authorize, Endpoint, error_answer, new_request_id, respond
+from emulator.protocol.endpoint import (
+    EXCHANGE,
+    Authenticate,
+    Authorize,
+    Endpoint,
+    Exchange,
+    refuse,
+    respond,
+)
 from emulator.protocol.errors import (
     AccessDeniedException,
     UnknownOperationException,
@@ -28,9 +40,13 @@ from emulator.protocol.errors import (
 from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
+from emulator.tracing import make_tracing
 
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
+
+#: Seconds in which requests that are broken off have to store their turns and say so.
+LAST_WORDS = 5.0
 
 
 class App:
@@ -47,13 +63,20 @@ class App:
             any_job=settings.jobs == "any",
         )
         self.model_server = make_model_server(settings)
-        runtime = Runtime(self.store, self.model_server, settings.max_answer_bytes, settings.max_in_flight)
+        self.metrics = Metrics()
+        self._tracing = make_tracing(os.environ)
+        self._calls = Calls(self.metrics, self._tracing)
+        runtime = Runtime(
+            self.store, self.model_server, self.metrics, settings.max_answer_bytes, settings.max_in_flight
+        )
         # The runtime's paths are looked up here, before Starlette's router: they are the hot path.
         authenticate, authorize = _authentication(settings), _authorization(settings)
         self._endpoints = {
             path: Endpoint(
+                operation.name,
                 partial(operation.function, runtime),
                 load_service_model().operations[operation.model] if operation.model else None,
+                calls=self._calls,
                 method=operation.method,
                 openai=operation.openai,
                 authenticate=authenticate,
@@ -63,11 +86,11 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
-        self._starlette = Starlette(
-            routes=[Mount("/_emulator", routes=management.routes(self.store, self.model_server, settings))],
-            exception_handlers={404: _not_found, 405: _not_found},
-        )
+        pages = management.routes(self.store, self.model_server, settings, self.metrics)
+        self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
+        self._open: set[Exchange] = set()  # requests under way
+        self._one_ended = asyncio.Event()
 
     async def start(self) -> None:
         """Open the database and start the model server. Raises DatabaseError, ModelServerError."""
@@ -84,18 +107,63 @@ class App:
             await self.model_server.aclose()
         finally:
             await self.store.aclose()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests are under way."""
+        return len(self._open)
+
+    def refuse_samples(self) -> None:
+        """Take no new samples, and let each connection end with the answer that it is at."""
+        self.metrics.stopping = True
+        for exchange in self._open:
+            exchange.keep_alive = False
+
+    async def drained(self) -> None:
+        """Returns when the requests that are under way now have ended. After `refuse_samples`."""
+        of_now = set(self._open)
+        while of_now & self._open:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+
+    async def abort(self) -> None:
+        """Break off every request; returns when their turns are stored, or LAST_WORDS later. After `refuse_samples`."""
+        for exchange in self._open:
+            exchange.task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self.drained()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        self._open.add(exchange)
+        try:
+            if self.metrics.stopping:
+                exchange.keep_alive = False
+            endpoint = self._endpoints.get(scope["path"])
+            await (endpoint or self._serve_other)(scope, receive, send)
+        finally:
+            self._open.discard(exchange)
+            del scope["extensions"]  # a ring of references, in which bodies would wait for the garbage collector
+            if self.metrics.stopping:
+                self._one_ended.set()
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if (endpoint := self._endpoints.get(path)) is not None:
-            await endpoint(scope, receive, send)
-        elif path.startswith("/_emulator"):
-            await self._starlette(scope, receive, send)
-        else:
+        is_page = path == "/metrics" or path.startswith("/_emulator")
+        call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
+        try:
+            if is_page:
+                await self._starlette(scope, receive, send)
+                return
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-            await respond(error_answer(error, shape), new_request_id(), scope, send)
+            await respond(refuse(call, error, shape), call, scope)
+        finally:
+            self._calls.end(call, scope)
 
 
 def make_model_server(settings: Settings) -> ModelServer:
@@ -180,4 +248,4 @@ def _authorization(settings: Settings) -> Authorize:
 
 async def _not_found(request: Request, _error: Exception) -> Response:
     error = UnknownOperationException(f"{request.method} {request.url.path} is not a page of the emulator")
-    return management.to_response(error_answer(error))
+    return management.refuse(error)

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from emulator.protocol.endpoint import EXCHANGE, Headers, new_request_id
+from emulator.calls import new_request_id
+from emulator.protocol.endpoint import EXCHANGE, Headers
 from emulator.protocol.errors import ValidationException, rest_json_body
 
 #: Bytes of a request's head, beyond what arrives with its last piece.
@@ -26,6 +27,7 @@ class Cycle(RequestResponseCycle):
     """One request and its response; the `Exchange` that endpoints use."""
 
     connection: Connection
+    task: asyncio.Task[None]  #: which serves it
 
     def whole_body(self) -> bytearray | None:
         """The request's body, if all of it has come; then there is nothing more to receive."""
@@ -51,6 +53,13 @@ class Cycle(RequestResponseCycle):
             self.transport.close()
         self.on_response()
 
+    async def write(self, piece: bytes) -> None:
+        """Write a piece of a stream that `send` has begun; returns when the client can take the next."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
         self.connection.gone = gone
@@ -71,6 +80,10 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is larger than {MAX_HEAD} bytes")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # uvicorn's keeps a set of tasks besides, to wait for when it stops; `App` knows what is under way.
+        cycle.task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[attr-defined]  # they are all `Cycle`s
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""

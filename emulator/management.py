@@ -13,22 +13,22 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from emulator import __version__
-from emulator.address import DatabaseURL
+from emulator.calls import current_call
 from emulator.documents import parse_time, to_json, trajectory_document, trajectory_summary
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
+from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
 from emulator.protocol.codec import decode
-from emulator.protocol.endpoint import ClientGone, error_answer, new_request_id, read_body
+from emulator.protocol.endpoint import ClientGone, error_answer, read_body
 from emulator.protocol.errors import (
     AWSError,
     InternalServiceError,
@@ -36,6 +36,7 @@ from emulator.protocol.errors import (
     ValidationException,
 )
 from emulator.protocol.service_model import OperationModel, load_service_model
+from emulator.scrape import Scrape, describe_database
 from emulator.settings import Settings, setting_fields
 from emulator.store import Store, StoreError, queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord, TurnRecord
@@ -62,11 +63,13 @@ class _Emulator:
     store: Store
     model_server: ModelServer
     settings: Settings
+    metrics: Metrics
+    scrape: Scrape
 
 
-def routes(store: Store, model_server: ModelServer, settings: Settings) -> list[BaseRoute]:
-    """The routes below `/_emulator`."""
-    emulator = _Emulator(store, model_server, settings)
+def routes(store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics) -> list[BaseRoute]:
+    """`/metrics`, and the routes below `/_emulator`."""
+    emulator = _Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics))
     table = (
         ("GET", "/health", _health),
         ("GET", "/info", _info),
@@ -77,13 +80,23 @@ def routes(store: Store, model_server: ModelServer, settings: Settings) -> list[
         ("POST", "/jobs", _register_job),
         ("POST", "/trajectories", _register_trajectory),
     )
-    return [Route(path, _endpoint(emulator, function), methods=[method]) for method, path, function in table]
+    pages = [Route(path, _endpoint(emulator, function), methods=[method]) for method, path, function in table]
+    return [Mount("/_emulator", routes=pages), Route("/metrics", _endpoint(emulator, _metrics), methods=["GET"])]
 
 
-def to_response(answer: Answer) -> Response:
+def refuse(error: AWSError) -> Response:
+    """An error as Starlette sends it."""
+    call = current_call()
+    call.code, call.problem = error.code, error.message
+    return _to_response(error_answer(error))
+
+
+def _to_response(answer: Answer) -> Response:
     """An answer as Starlette sends it, with what keeps a browser from taking it for anything but data."""
+    call = current_call()
+    call.status = answer.status
     headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
-    headers["x-amzn-requestid"] = new_request_id().decode()
+    headers["x-amzn-requestid"] = call.request_id.decode()
     headers["cache-control"] = "no-store"
     headers["x-content-type-options"] = "nosniff"
     if answer.content_type is not None:  # not as media_type: Starlette would add a charset
@@ -98,12 +111,11 @@ def _endpoint(emulator: _Emulator, function: _Function) -> Callable[[Request], A
     async def endpoint(request: Request) -> Response:
         try:
             refuse_strangers(request.scope, emulator.settings)
-            answer = await function(emulator, request)
+            return _to_response(await function(emulator, request))
         except ClientGone:
-            answer = Answer()
+            return _to_response(Answer())
         except Exception as error:
-            answer = error_answer(_as_aws_error(error))
-        return to_response(answer)
+            return refuse(_as_aws_error(error))
 
     return endpoint
 
@@ -128,6 +140,8 @@ def _json(document: object, status: int = 200) -> Answer:
 
 
 async def _health(emulator: _Emulator, _request: Request) -> Answer:
+    if emulator.metrics.stopping:  # a load balancer shall take it away
+        return _json({"status": "stopping", "detail": "no new samples are taken"}, 503)
     health = await emulator.model_server.health()
     document = {"status": "ready" if health.ready else "unavailable", "detail": health.detail}
     return _json(document, 200 if health.ready else 503)
@@ -143,28 +157,13 @@ async def _info(emulator: _Emulator, _request: Request) -> Answer:
             "version": __version__,
             "settings": shown,
             "model_server": {"ready": health.ready, "detail": health.detail},
-            "database": await _database(emulator),
+            "database": await describe_database(settings, emulator.store),
         }
     )
 
 
-async def _database(emulator: _Emulator) -> dict[str, Any]:
-    """Where the database is, and its bytes, those of its write-ahead log included."""
-    settings = emulator.settings
-    if settings.durability == "memory":
-        return {"path": None, "durability": "memory", "bytes": None}
-    if isinstance(settings.address, DatabaseURL):
-        from emulator.store.postgresql import size
-
-        shown = {"url": settings.shown_database, "durability": settings.durability}
-        return shown | {"bytes": await emulator.store.read(size)}
-    path = settings.address.absolute()
-    return {"path": str(path), "durability": settings.durability, "bytes": await asyncio.to_thread(_size, path)}
-
-
-def _size(path: Path) -> int:
-    files = [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
-    return sum(file.stat().st_size for file in files)
+async def _metrics(emulator: _Emulator, request: Request) -> Answer:
+    return await emulator.scrape.answer(request.headers.get("accept", ""))
 
 
 async def _list_trajectories(emulator: _Emulator, request: Request) -> Answer:

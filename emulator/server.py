@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import math
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 #: Longer than any client's: who closes an idle connection first should be the client, lest a request meets the close.
 KEEP_ALIVE = 3600
+
+#: Seconds that connections get, at the least, to carry away what was written to them.
+FLUSH = 1
 
 
 class CannotListen(Exception):
@@ -51,15 +54,25 @@ def base_url(sock: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, less its signal handlers, which would end it before open streams have ended."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `Server`."""
+        yield
+
+
 class Server:
     """One emulator on one socket."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises InvalidSetting, CannotListen."""
         self.app = App(settings)
+        self._shutdown_timeout = settings.shutdown_timeout
         self._socket = listen(settings)
         self.url = base_url(self._socket)
-        self._uvicorn = uvicorn.Server(
+        self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 self.app,
                 http=Connection,
@@ -70,68 +83,94 @@ class Server:
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
                 backlog=2048,
             )
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     async def serve(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, SIGINT or SIGTERM; `started` is called when requests can come.
 
         Raises DatabaseError, ModelServerError when it cannot start.
         """
+        self._loop = asyncio.get_running_loop()
         logging.getLogger("uvicorn.error").addFilter(_is_news)
         try:
             if threading.current_thread() is threading.main_thread():
-                # uvicorn raises the signal that ended it once more. These take that one, so that there is time left
-                # to end the model server and commit what is waiting.
                 signal.signal(signal.SIGINT, self._on_signal)
                 signal.signal(signal.SIGTERM, self._on_signal)
             await self.app.start()
             started()
+            winding_down = asyncio.create_task(self._wind_down())
             try:
                 await self._uvicorn.serve(sockets=[self._socket])
             finally:
+                winding_down.cancel()
+                await self.app.abort()  # what came after everything else had ended
                 await self.app.aclose()
         finally:
             self._socket.close()
 
     def stop(self) -> None:
-        """Stop serving: no new requests, and those that are open get `--shutdown-timeout` to finish."""
-        self._uvicorn.should_exit = True
+        """Take no new samples, let what is under way end within `--shutdown-timeout`, and stop. From any thread."""
+        self._set(self._stop)
+
+    def stop_at_once(self) -> None:
+        """Stop, and break off what is under way; what was acknowledged is committed all the same. From any thread."""
+        self._set(self._stop)
+        self._set(self._hurry)
+
+    def _set(self, event: asyncio.Event) -> None:
+        if self._loop is None:
+            event.set()
+            return
+        with suppress(RuntimeError):  # the event loop has ended, and the server with it
+            self._loop.call_soon_threadsafe(event.set)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
+        if self._stop.is_set():
+            self.stop_at_once()
+        else:
+            self.stop()
+
+    async def _wind_down(self) -> None:
+        """When told to stop: let requests end, then let go of the socket and the connections.
+
+        Until the last has ended, the socket is open: a sample that arrives then gets an answer that says why not, and
+        whoever asks for the health hears that the server is stopping.
+        """
+        await self._stop.wait()
+        time = asyncio.get_running_loop().time
+        deadline = time() + self._shutdown_timeout
+        self.app.refuse_samples()
+        try:
+            if self.app.open_requests:
+                log.info("stopping: requests under way have %g s (--shutdown-timeout)", self._shutdown_timeout)
+                if not await self._drained(deadline):
+                    log.warning("stopping: %d requests under way are broken off", self.app.open_requests)
+                    await self.app.abort()
+        finally:
+            self._uvicorn.config.timeout_graceful_shutdown = max(FLUSH, math.ceil(deadline - time()))
+            self._uvicorn.should_exit = True
+        await self._hurry.wait()
+        self._uvicorn.force_exit = True
+
+    async def _drained(self, deadline: float) -> bool:
+        """Wait until what is under way has ended; False if the deadline, or a second signal, came first."""
+        drained = asyncio.create_task(self.app.drained())
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            timeout = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait((drained, hurry), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            return drained in done
+        finally:
+            drained.cancel()
+            hurry.cancel()
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's says what the endpoint has not said: a broken stream ends without a last message."""
-    return "returned without completing response" not in record.getMessage()
-
-
-class _JSONFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def configure_logging(settings: Settings) -> None:
-    """Log lines go to standard error, as text or JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JSONFormatter()
-        if settings.log_format == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
-    )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    for noisy in ("uvicorn.error", "aiosqlite", "asyncio", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    """Whether a line of uvicorn's says what we have not said: a broken stream ends without a last message."""
+    message = record.getMessage()
+    return not ("returned without completing response" in message or message.startswith("Cancel 0 running"))

@@ -116,7 +116,9 @@ class Settings:
     shutdown_timeout: float = _setting(
         10.0, "seconds that open requests get to finish when the server is told to stop", "limits", metavar="SECONDS"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "debug: also one line a request", "log")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "debug: a line for every request; info: for those refused; warning: for those that failed", "log"
+    )
     log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error", "log")
 
     @property

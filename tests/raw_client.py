@@ -82,6 +82,17 @@ class RawClient:
         """Send a request, and leave its answer unread."""
         self._connection.request("POST", path, body, dict(headers))
 
+    def send_half(self, path: str, headers: Mapping[str, str]) -> None:
+        """Send a request whose body does not come."""
+        self._connection.putrequest("POST", path)
+        for name, value in {**headers, "Content-Length": "100"}.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders(b"{")
+
+    def head(self) -> http.client.HTTPResponse:
+        """Read the head of the answer to what `send_only` sent."""
+        return self._connection.getresponse()
+
     def receive(self) -> Reply:
         """Read the answer to what `send_only` sent."""
         return self._read(self._connection.getresponse())

@@ -12,9 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from emulator.server import Server
-from emulator.settings import setting_fields
+from emulator.settings import Settings, setting_fields
+from tests.conftest import JOB_ARN
+from tests.raw_client import RawClient
+from tests.scraped import scrape
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -52,6 +56,26 @@ def test_every_guess_in_the_code_is_in_the_table_and_the_other_way_round() -> No
     for place in re.findall(r"^\|.*\| `(.+?)` \|$", section("guesses"), re.MULTILINE):
         in_table[place] = in_table.get(place, 0) + 1
     assert in_table == {place: count for place, count in in_code.items() if count}
+
+
+def test_the_table_of_metrics_holds_every_metric_with_its_labels(server: Server) -> None:
+    rows = re.findall(r"^\| `(job_runtime_\w+)` \|(.*?)\|", section("metrics"), re.MULTILINE)
+    with RawClient(server.url, JOB_ARN) as client:
+        assert client.sample("t", b'{"messages": [{"role": "user", "content": "Hello"}]}').status == 200
+    exported = {}
+    for family in scrape(server.url).families:
+        if family.name.startswith("job_runtime_"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            exported[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == exported
+
+
+def test_prometheus_would_find_the_metrics_by_the_configuration_that_is_shown(server: Server) -> None:
+    snippet = re.search(r"```yaml\n(scrape_configs:.*?)```", TEXT, re.DOTALL)
+    assert snippet is not None
+    (config,) = yaml.safe_load(snippet[1])["scrape_configs"]
+    assert config.keys() == {"job_name", "static_configs"}  # path and scheme are Prometheus's own: /metrics, http
+    assert config["static_configs"] == [{"targets": [f"{Settings().host}:{Settings().port}"]}]
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))

@@ -75,7 +75,8 @@ def run(given: argparse.Namespace) -> int:
 
 def _serve(settings: Settings) -> int:
     from emulator.inference.model_server import ModelServerError
-    from emulator.server import CannotListen, Server, configure_logging
+    from emulator.logs import configure_logging
+    from emulator.server import CannotListen, Server
     from emulator.store import DatabaseError
 
     configure_logging(settings)

@@ -15,7 +15,13 @@ from functools import lru_cache
 
 import httptools
 
-from emulator.inference.model_server import BrokenAnswer, ModelServerError, ModelServerTimeout, ModelServerUnavailable
+from emulator.inference.model_server import (
+    BrokenAnswer,
+    ModelServerError,
+    ModelServerTimeout,
+    ModelServerUnavailable,
+    header_lines,
+)
 
 HEAD_LIMIT = 64 * 1024  # of an answer's head with the 1xx heads before it, or of its trailer
 HIGH_WATER = 256 * 1024  # so much of a body waits for its reader, and the socket is no longer read
@@ -55,13 +61,21 @@ class HTTPClient:
         self.idle: dict[_Connection, float] = {}  # since when; the last one in is the first one out
         self.closed = False
 
-    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        more_lines: bytes = b"",
+    ) -> Answer:
         """Send a request and wait for the head of its answer, whatever its status.
 
+        `headers` are those that most requests have alike, `more_lines` (see `header_lines`) are this one's own.
         Adds `host`, `accept-encoding` and `content-length` to `headers`. Raises ModelServerError, or ValueError if
         the target or a header has a line break. Cancelling it ends the connection, so that the server notices.
         """
-        head = self._head(method, target, headers, body)
+        head = self._head(method, target, headers, more_lines, body)
         idle = self._take_idle()
         if idle is not None:
             try:
@@ -80,9 +94,10 @@ class HTTPClient:
         if connections:
             await asyncio.wait([connection.lost for connection in connections])
 
-    def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    def _head(self, method: str, target: str, headers: Mapping[str, str], more_lines: bytes, body: bytes) -> bytes:
         head = _fixed_head(method, target, self._host_field, tuple(headers.items()))
-        return head + (b"content-length: %d\r\n\r\n" % len(body) if body or method == "POST" else b"\r\n")
+        length = b"content-length: %d\r\n" % len(body) if body or method == "POST" else b""
+        return b"%b%b%b\r\n" % (head, more_lines, length)
 
     def _take_idle(self) -> _Connection | None:
         if not self.idle:
@@ -114,12 +129,10 @@ class HTTPClient:
 
 @lru_cache(maxsize=64)
 def _fixed_head(method: str, target: str, host: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", "accept-encoding: identity"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    text = "\r\n".join(lines)
-    if not text.count("\r") == text.count("\n") == len(lines) - 1:
-        raise ValueError("a line break in a request's target or header")
-    return f"{text}\r\n".encode("latin-1")
+    if "\r" in target or "\n" in target:
+        raise ValueError("a line break in a request's target")
+    start = f"{method} {target} HTTP/1.1\r\n".encode("latin-1")
+    return start + header_lines({"host": host, "accept-encoding": "identity", **dict(headers)})
 
 
 class Answer:
@@ -179,16 +192,15 @@ class Answer:
 
     async def wait(self, seconds: float) -> None:
         """Until something happens; `seconds` without end the answer with a ModelServerTimeout."""
-        loop = self._connection.loop
-        self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._time_out, seconds)
+        self._waiter = self._connection.loop.create_future()
+        self._connection.set_deadline(seconds)
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
-    def _time_out(self, seconds: float) -> None:
+    def time_out(self, seconds: float) -> None:
+        """End the answer, if somebody still waits for it."""
         if self._waiter is None or self._waiter.done():
             return  # something came in the same turn of the event loop
         where = f"the model server at {self._connection.client.authority}"
@@ -203,6 +215,7 @@ class _Connection(asyncio.Protocol):
     """One connection, and the answer that is on its way there, if any."""
 
     __slots__ = (
+        *("_deadline", "_seconds", "_timer", "_timer_at"),
         *("_answer", "_headers", "_parser", "_paused", "_reusable", "_transport", "_unaccounted", "_upload"),
         *("_writable", "client", "loop", "lost"),
     )
@@ -220,6 +233,8 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._upload = NOTHING  # what is left of a large request body
         self._writable = True
+        self._seconds = self._deadline = self._timer_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, head: bytes, body: bytes) -> Answer:
         """Send a request and wait for the head of its answer.
@@ -250,12 +265,41 @@ class _Connection(asyncio.Protocol):
         """End the connection at once, and with it an answer that is not complete: in `error`."""
         answer, self._answer = self._answer, None
         self._upload = NOTHING
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.client.idle.pop(self, None)
         self._transport.abort()
         if answer is not None:
             if not answer.complete:
                 answer.error = error
             answer.wake()
+
+    def set_deadline(self, seconds: float) -> None:
+        """Time the answer out if it is still waited for in `seconds`.
+
+        A timer is left running from one wait to the next, and looks when it is due whether it still is: to set and
+        cancel one for each event of a stream would cost a fifth of the event's processor time.
+        """
+        self._seconds = seconds
+        self._deadline = self.loop.time() + seconds
+        if self._timer is None or self._deadline < self._timer_at:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self.loop.call_at(self._deadline, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._answer is None:
+            return
+        if self._deadline <= self.loop.time():
+            self._answer.time_out(self._seconds)
+        else:
+            self._set_timer()
 
     def read_on(self) -> None:
         """Read the socket again, if it was left unread because the answer's reader had fallen behind."""

@@ -29,17 +29,27 @@ class BrokenAnswer(ModelServerError):
     """What came back is not HTTP, or ended before it was whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take 1 µs longer to make
 class ModelRequest:
     """One request to a model server.
 
     `path` is the OpenAI-style path (`/v1/chat/completions`, `/v1/completions`, `/v1/models`); `body` travels as it is.
+    `header_lines` are those that are its own: of its rollout, and of its trace.
     """
 
     path: str
     body: bytes = b""
     method: str = "POST"
     content_type: str = "application/json"
+    header_lines: bytes = b""
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """Header fields as they stand in a request's head. Raises ValueError for a line break in one."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if not lines.count("\r") == lines.count("\n") == len(headers):
+        raise ValueError("a line break in a header of a request")
+    return lines.encode("latin-1")
 
 
 class ModelAnswer(Protocol):

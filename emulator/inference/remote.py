@@ -58,7 +58,9 @@ class RemoteServer:
             headers = {**headers, "content-type": request.content_type}
             if self._rewrite_model is not None:
                 body = _with_model(body, self._rewrite_model)
-        return await self._client.request(request.method, self._prefix + request.path, headers, body)
+        return await self._client.request(
+            request.method, self._prefix + request.path, headers, body, request.header_lines
+        )
 
     async def health(self) -> Health:
         """Ask `/health`, vLLM's question, or `/v1/models` of a server without it. At most 2 s; never raises."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import lru_cache
+from hashlib import blake2b
+from time import perf_counter
 from typing import NoReturn
 
-from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError
+from emulator.calls import Call, current_call
+from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError, header_lines
 from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import BrokenStream, Write
 from emulator.protocol.errors import (
@@ -36,37 +40,68 @@ def check_size(size: int, limit: int) -> None:
         raise AnswerTooLarge(f"The model's answer is larger than {limit} bytes; --max-answer-bytes sets another limit")
 
 
+@lru_cache(maxsize=10_000)
+def rollout_line(job_arn: str, trajectory_id: str) -> bytes:
+    """The header that names a rollout to the model server, by a digest.
+
+    By this one vllm-router's policies keep the turns of a rollout with one model server, and with its prefix cache.
+    """
+    digest = blake2b(f"{job_arn}\n{trajectory_id}".encode(), digest_size=16).hexdigest()
+    return header_lines({"x-session-id": digest})
+
+
 async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path: str, body: bytes) -> Capture:
     """Ask the model for a turn of the trajectory; returns when its answer begins.
 
     Turns are numbered in the order in which their requests had wholly arrived.
 
     Raises ValidationException (sealed, unknown job), ResourceNotFoundException (unknown trajectory, where they have
-    to be registered), ThrottlingException (too many in flight), InternalServiceError (no answer; not stored).
+    to be registered), ThrottlingException (too many in flight), InternalServiceError (the server is stopping; no
+    answer; not stored).
     """
-    if runtime.in_flight >= runtime.max_in_flight:
-        raise ThrottlingException(f"{runtime.in_flight} samples are in flight; --max-in-flight sets another limit")
+    metrics = runtime.metrics
+    if metrics.stopping:
+        raise InternalServiceError("The server is stopping")
+    if metrics.in_flight >= runtime.max_in_flight:
+        raise ThrottlingException(f"{metrics.in_flight} samples are in flight; --max-in-flight sets another limit")
     arrived_at = now()
-    runtime.in_flight += 1
+    metrics.in_flight += 1
     try:
         trajectory, number = await runtime.store.begin_turn(job_arn, trajectory_id)
     except BaseException as error:
-        runtime.in_flight -= 1
+        metrics.in_flight -= 1
         if isinstance(error, DOMAIN_ERRORS):
             raise aws_error(error, invalid_transition=ValidationException) from error
         raise
-    capture = Capture(runtime, ModelRequest(path, body), trajectory, number, arrived_at)
+    call = current_call()
+    call.turn = number
+    lines = rollout_line(job_arn, trajectory_id)
+    if (trace := call.ask("POST", path)) is not None:
+        lines += header_lines(trace)
+    request = ModelRequest(path, body, header_lines=lines)
+    capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture
+
+
+def _reports_error(events: bytes) -> bool:
+    return b'"error"' in events and ERROR_EVENT.search(events) is not None
 
 
 class Capture:
     """One turn under way, begun by `take_turn`. Either `read` or `relay` ends it, whatever happens."""
 
     def __init__(
-        self, runtime: Runtime, request: ModelRequest, trajectory: OpenTrajectory, number: int, arrived_at: int
+        self,
+        runtime: Runtime,
+        call: Call,
+        request: ModelRequest,
+        trajectory: OpenTrajectory,
+        number: int,
+        arrived_at: int,
     ) -> None:
         self._runtime = runtime
+        self._call = call
         self._request = request
         self._trajectory = trajectory
         self._number = number
@@ -76,42 +111,26 @@ class Capture:
         self._size = 0
         self._tail = b"\n"  # of what was written, where the event that ends the stream may have begun
         self._answer: ModelAnswer | None = None
-
-    @property
-    def answer(self) -> ModelAnswer:
-        """The model's answer, once `ask` has returned."""
-        assert self._answer is not None
-        return self._answer
-
-    @property
-    def status(self) -> int:
-        """The HTTP status of the model's answer."""
-        return self.answer.status
-
-    @property
-    def content_type(self) -> str | None:
-        """The content type of the model's answer, as it was sent."""
-        return self.answer.headers.get("content-type")
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the model answers with server-sent events."""
-        return (self.content_type or "").partition(";")[0].strip().lower() == EVENT_STREAM
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the model did what it was asked for."""
-        return 200 <= self.status < 300
+        # Of the model's answer, once `ask` has returned.
+        self.status = 0  #: its HTTP status
+        self.content_type: str | None = None  #: as it was sent
+        self.is_success = False  #: whether the model did what it was asked for
+        self.is_event_stream = False  #: whether it answers with server-sent events
 
     @property
     def retry_after(self) -> str | None:
         """When the model server wants to be asked again, in its own words."""
-        return self.answer.headers.get("retry-after")
+        return None if self._answer is None else self._answer.headers.get("retry-after")
 
     async def ask(self) -> None:
         """Send the request and wait for the head of the answer. Raises InternalServiceError."""
         try:
-            self._answer = await self._runtime.model_server.send(self._request)
+            answer = self._answer = await self._runtime.model_server.send(self._request)
+            self.status = answer.status
+            self.is_success = 200 <= answer.status < 300
+            self.content_type = answer.headers.get("content-type")
+            if self.content_type is not None:
+                self.is_event_stream = self.content_type.partition(";")[0].strip().lower() == EVENT_STREAM
         except BaseException as failure:
             await self._fail(failure, InternalServiceError)
 
@@ -121,7 +140,7 @@ class Capture:
         Raises InternalServiceError if the answer breaks off, is too large, or cannot be stored.
         """
         try:
-            async for piece in self.answer:
+            async for piece in self._arriving:
                 self._take(piece)
         except BaseException as failure:
             await self._fail(failure, InternalServiceError)
@@ -135,7 +154,7 @@ class Capture:
         held: list[bytes] = []
         holds_last = not self.is_event_stream
         try:
-            async for piece in self.answer:
+            async for piece in self._arriving:
                 self._take(piece)
                 if holds_last:  # any piece may be the last, and complete what a client can act on
                     if held:
@@ -151,6 +170,11 @@ class Capture:
         for piece in held:
             await write(piece)
 
+    @property
+    def _arriving(self) -> ModelAnswer:
+        assert self._answer is not None, "`ask` comes first"
+        return self._answer
+
     def _take(self, piece: bytes) -> None:
         """Keep a piece of the answer. Raises AnswerTooLarge."""
         if self._first_byte_at is None:
@@ -162,11 +186,13 @@ class Capture:
     def _says_done(self, piece: bytes) -> bool:
         text = self._tail + piece
         self._tail = text[-16:]
-        return DONE.search(text) is not None
+        # To look for the plain bytes first spares a stream two thirds of its processor time.
+        return b"[DONE]" in text and DONE.search(text) is not None
 
     async def _fail(self, failure: BaseException, error: type[InternalServiceError | BrokenStream]) -> NoReturn:
         """Store the turn as it is, and raise the failure; what the model server did wrong becomes `error`."""
         received = b"".join(self._pieces)
+        self._note_answered(received, failure)
         if isinstance(failure, asyncio.CancelledError):  # the client went away, or the server stops
             await self._end(TurnStatus.ABORTED, received)
         elif isinstance(failure, ModelServerError | AnswerTooLarge):
@@ -180,24 +206,39 @@ class Capture:
     async def _end_whole(self) -> bytes:
         """Store an answer that has wholly arrived; its bytes."""
         response = b"".join(self._pieces)
+        self._note_answered(response)
         # ASSUMED: a stream that reports an error is no turn of a trajectory, although its HTTP is in order.
-        failed = not self.is_success or (self.is_event_stream and ERROR_EVENT.search(response) is not None)
+        failed = not self.is_success or (self.is_event_stream and _reports_error(response))
         await self._end(TurnStatus.FAILED if failed else TurnStatus.COMPLETED, response)
         return response
 
+    def _note_answered(self, response: bytes, failure: BaseException | None = None) -> None:
+        """The model server's part is over."""
+        self._call.answered_at = perf_counter()
+        if self._call.spans is not None:
+            self._call.spans.answered(
+                status=self.status or None,
+                error=type(failure).__name__ if failure else None,
+                first_byte_at=self._first_byte_at,
+                request=self._request.body,
+                response=response,
+                content_type=self.content_type,
+            )
+
     async def _end(self, status: TurnStatus, response: bytes, error: str | None = None) -> None:
         """Let go of the answer, which makes the model stop if it has not, and store the turn."""
-        self._runtime.in_flight -= 1
+        metrics = self._runtime.metrics
+        metrics.in_flight -= 1
         if self._answer is not None:
             self._answer.close()
         turn = Turn(
             trajectory=self._trajectory.id,
             number=self._number,
-            status=status.value,
+            status=str(status),  # drivers know no enumerations
             path=self._request.path,
-            http_status=self._answer.status if self._answer else None,
-            content_type=self.content_type if self._answer else None,
-            error=error,
+            http_status=self.status or None,
+            content_type=self.content_type,
+            error=error and error.replace("\0", "\\0"),  # which PostgreSQL's texts cannot hold
             arrived_at=self._arrived_at,
             first_byte_at=self._first_byte_at,
             ended_at=now(),
@@ -205,6 +246,7 @@ class Capture:
             response=response,
         )
         try:
-            await self._runtime.store.end_turn(self._trajectory, turn)
+            stored = await self._runtime.store.end_turn(self._trajectory, turn)
         except DOMAIN_ERRORS as failure:
             raise aws_error(failure) from failure
+        metrics.turns[stored] += 1

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from emulator.inference.model_server import ModelRequest, ModelServerError
+from time import perf_counter
+
+from emulator.calls import current_call
+from emulator.inference.model_server import ModelRequest, ModelServerError, header_lines
 from emulator.operations.capture import AnswerTooLarge, check_size, take_turn
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import CHAT_COMPLETIONS, COMPLETIONS
 from emulator.protocol.answer import Answer, StreamAnswer
 from emulator.protocol.errors import InternalServiceError
+
+MODELS = "/v1/models"
 
 
 async def openai_chat_completion(
@@ -26,8 +31,12 @@ async def openai_completion(
 
 async def list_models(runtime: Runtime) -> Answer:
     """`GET /v1/models`: the model server's own answer. Raises InternalServiceError."""
+    call = current_call()
+    request = ModelRequest(MODELS, method="GET", header_lines=header_lines(call.ask("GET", MODELS) or {}))
+    status, failure = None, None
     try:
-        answer = await runtime.model_server.send(ModelRequest("/v1/models", method="GET"))
+        answer = await runtime.model_server.send(request)
+        status = answer.status
         try:
             body = b""
             async for piece in answer:
@@ -36,7 +45,12 @@ async def list_models(runtime: Runtime) -> Answer:
         finally:
             answer.close()
     except (ModelServerError, AnswerTooLarge) as error:
+        failure = type(error).__name__
         raise InternalServiceError(f"Model server: {error}") from error
+    finally:
+        call.answered_at = perf_counter()
+        if call.spans is not None:
+            call.spans.answered(status=status, error=failure)
     return Answer(body, answer.status, answer.headers.get("content-type"))
 
 

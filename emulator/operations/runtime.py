@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emulator.inference.model_server import ModelServer
+from emulator.metrics import Metrics
 from emulator.protocol.errors import (
     AWSError,
     ConflictException,
@@ -25,13 +26,13 @@ from emulator.trajectory import (
 
 @dataclass(slots=True)
 class Runtime:
-    """The store, the model server, and the limits between them."""
+    """The store, the model server, the limits between them, and what is counted."""
 
     store: Store
     model_server: ModelServer
+    metrics: Metrics
     max_answer_bytes: int
     max_in_flight: int
-    in_flight: int = 0
 
 
 # ASSUMED: CompleteRollout and UpdateReward call a state that does not fit a conflict; Sample models no such error, and

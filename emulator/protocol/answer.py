@@ -9,7 +9,7 @@ from dataclasses import dataclass
 Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take 1 µs longer to make
 class Answer:
     """A whole answer: its bytes are known, and what they promise is on disk."""
 
@@ -19,7 +19,7 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take 1 µs longer to make
 class StreamAnswer:
     """An answer on its way: `relay` writes it piece by piece, and raises BrokenStream if it cannot be ended well."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from emulator.protocol.errors import SerializationException, ValidationException
@@ -24,10 +25,9 @@ def decode(operation: OperationModel, headers: Mapping[bytes, bytes], body: byte
     document = {} if operation.has_payload else _document(body)
     arguments: dict[str, Any] = {}
     for member in operation.members:
-        if member.is_payload:
-            value: Any = body
-        else:
-            value = _from_document(member, document.get(member.name))
+        value: Any = body
+        if not member.is_payload:
+            value = _from_document(member, document[member.name]) if member.name in document else None
             if member.header is not None and (raw := headers.get(member.header)) is not None:
                 value = _from_header(member, raw, value)
         arguments[member.keyword] = value
@@ -83,13 +83,18 @@ def _double(member: Member, value: Any) -> float:
 
 
 def _from_header(member: Member, raw: bytes, in_body: str | None) -> str:
-    try:
-        value = raw.decode()
-    except UnicodeDecodeError:
-        value = raw.decode("latin-1")  # what http.client sends for é
+    value = _header_text(raw)
     # ASSUMED: two job ARNs that differ are refused, rather than one of them ignored.
     if in_body is not None and in_body != value:
         raise ValidationException(
             f"{member.name} in the header {(member.header or b'').decode()} and in the body are not the same"
         )
     return value
+
+
+@lru_cache(maxsize=4096)  # the turns of a rollout come with the same job and trajectory
+def _header_text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")  # what http.client sends for é

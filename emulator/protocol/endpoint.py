@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from random import Random
+from time import perf_counter
 from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
 from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer
 from emulator.protocol.codec import decode
 from emulator.protocol.errors import (
@@ -28,8 +29,6 @@ from emulator.protocol.errors import (
 from emulator.protocol.service_model import OperationModel
 
 log = logging.getLogger(__name__)
-
-_random = Random()  # of its own: a test suite that seeds the common one shall not repeat our ids  # noqa: S311
 
 Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
 
@@ -49,11 +48,17 @@ EXCHANGE = "job_runtime_local.exchange"
 class Exchange(Protocol):
     """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
 
+    task: asyncio.Task[None]  #: which serves the request
+    keep_alive: bool  #: whether the connection takes another request after this one
+
     def whole_body(self) -> bytearray | None:
         """The request's body, if all of it has come; then there is nothing more to receive."""
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
+
+    async def write(self, piece: bytes) -> None:
+        """Write a piece of a stream that `send` has begun, none that is empty; returns when the next can be taken."""
 
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
@@ -71,16 +76,20 @@ class Endpoint:
 
     def __init__(
         self,
+        name: str,
         handler: Handler,
         operation: OperationModel | None,
         *,
+        calls: Calls,
         method: str = "POST",
         openai: bool = False,
         authenticate: Authenticate,
         authorize: Authorize,
         max_request_bytes: int,
     ) -> None:
+        self._name = name
         self._handler = handler
+        self._calls = calls
         self._operation = operation
         self._method = method
         self._error_body = openai_body if openai else rest_json_body
@@ -90,45 +99,66 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request_id = new_request_id()
-        code = ""
+        call = self._calls.begin(self._name, scope)
         try:
-            answer = await self._answer(scope, receive)
+            answer = await self._answer(call, scope, receive)
+            if not 200 <= answer.status < 300:
+                call.code = MODEL_ERROR
         except ClientGone:
+            call.code = CLIENT_GONE
+            self._calls.end(call, scope)
             return
         except AWSError as error:
-            code = error.code
-            answer = error_answer(error, self._error_body)
+            answer = refuse(call, error, self._error_body)
         except asyncio.CancelledError:  # the server was told to stop, and will not wait any longer
-            code = InternalServiceError.__name__
-            answer = error_answer(InternalServiceError("The server is stopping"), self._error_body)
+            answer = refuse(call, InternalServiceError("The server is stopping"), self._error_body)
         except Exception:
-            log.exception("request %s failed", request_id.decode())
-            code = InternalServiceError.__name__
-            answer = error_answer(InternalServiceError("An internal error occurred; see the log"), self._error_body)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s %d %s %s", scope["method"], scope["path"], answer.status, request_id.decode(), code)
-        await respond(answer, request_id, scope, send)
+            log.exception("a request failed")
+            answer = refuse(call, InternalServiceError("An internal error occurred; see the log"), self._error_body)
+        try:
+            if isinstance(answer, Answer):
+                await respond(answer, call, scope)
+            else:
+                await self._relay(answer, call, scope, send)
+        finally:
+            self._calls.end(call, scope)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
+    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
         # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
         if scope["method"] != self._method:
             raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self._method}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refuse_other_sites(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)
+        call.received_at = perf_counter()
         self._authenticate(scope, body)
-        arguments = decode(self._operation, headers, body) if self._operation else {}
+        if self._operation is None:
+            arguments = {}
+        else:
+            arguments = decode(self._operation, headers, body)
+            call.job_arn, call.trajectory_id = arguments["job_arn"], arguments["trajectory_id"]
         self._authorize(arguments)
         answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
         return answer
 
-
-def new_request_id() -> bytes:
-    """What `x-amzn-RequestId` carries: a UUID, of version 4."""
-    # Not uuid4, which asks the system for randomness each time; the rest of UUID is left out for its price too.
-    text = f"{_random.getrandbits(128):032x}"
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}".encode()
+    async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
+        """Write a stream; one that breaks leaves its response unfinished, so that the client notices."""
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        metrics = self._calls.metrics
+        metrics.open_streams += 1
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
+            await _while_connected(answer.relay(exchange.write), scope)
+        except ClientGone:
+            call.code = CLIENT_GONE
+        except asyncio.CancelledError:
+            call.code, call.problem = BROKEN_STREAM, "The server is stopping"
+        except (BrokenStream, AWSError) as error:
+            call.code, call.problem = BROKEN_STREAM, str(error)
+        else:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            metrics.open_streams -= 1
 
 
 async def read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -167,35 +197,30 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
     return Answer(body(error), error.status, "application/json", headers)
 
 
-async def respond(answer: Answer | StreamAnswer, request_id: bytes, scope: Scope, send: Send) -> None:
-    """Write an answer; a stream that breaks leaves its response unfinished, so that the client notices."""
-    headers = [(b"x-amzn-requestid", request_id)]
+def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:
+    """An error as the answer to a call."""
+    call.code, call.problem = error.code, error.message
+    return error_answer(error, body)
+
+
+async def respond(answer: Answer, call: Call, scope: Scope) -> None:
+    """Write a whole answer."""
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    await exchange.answer(answer.status, [*_headers(answer, call), *answer.headers], answer.body)
+
+
+def _headers(answer: Answer | StreamAnswer, call: Call) -> Headers:
+    call.status = answer.status
+    headers = [(b"x-amzn-requestid", call.request_id)]
     if answer.content_type is not None:
         headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
-    if isinstance(answer, Answer):
-        headers += answer.headers
-        exchange: Exchange = scope["extensions"][EXCHANGE]
-        await exchange.answer(answer.status, headers, answer.body)
-        return
-
-    async def write(piece: bytes) -> None:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    try:
-        await _while_connected(answer.relay(write), scope)
-    except (ClientGone, asyncio.CancelledError):
-        return
-    except (BrokenStream, AWSError) as error:
-        log.warning("request %s: the stream was broken off: %s", request_id.decode(), error)
-        return
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return headers
 
 
 async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
-    task = asyncio.current_task()
-    assert task is not None
+    exchange: Exchange = scope["extensions"][EXCHANGE]
+    task = exchange.task
     gone = False
 
     def cancel() -> None:
@@ -203,7 +228,6 @@ async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
         gone = True
         task.cancel()
 
-    exchange: Exchange = scope["extensions"][EXCHANGE]
     exchange.watch(cancel)
     try:
         return await work

@@ -12,24 +12,24 @@ from emulator.protocol.service_model import Member, OperationModel
 
 def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
     """Check decoded arguments. Raises one ValidationException that names every constraint that is broken."""
-    broken = []
+    broken: list[str] = []
     for member in operation.members:
         value = arguments[member.keyword]
-        broken += [
-            f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: {constraint}"
-            for constraint in _broken_constraints(member, value)
-        ]
+        found = _broken_by_text(member, value) if type(value) is str else _broken_by_other(member, value)
+        if found:
+            where = f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: "
+            broken += [where + constraint for constraint in found]
     if broken:
         # ASSUMED: the wording that AWS's Java services share; the runtime's own is not public.
         noun = "error" if len(broken) == 1 else "errors"
         raise ValidationException(f"{len(broken)} validation {noun} detected: " + "; ".join(broken))
 
 
-def _broken_constraints(member: Member, value: Any) -> list[str]:
+def _broken_by_other(member: Member, value: Any) -> list[str]:
     # ASSUMED: an empty body is a body that is missing.
     if value is None or (member.is_payload and not value):
         return ["Member must not be null"] if member.required else []
-    return _broken_by_text(member, value) if isinstance(value, str) else []
+    return []
 
 
 @lru_cache(maxsize=4096)  # the turns of a rollout come with the same job and trajectory

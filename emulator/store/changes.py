@@ -59,6 +59,10 @@ class OpenTrajectory:
         return number
 
 
+#: A client token of more characters is kept as its digest.
+LONGEST_TOKEN = 256
+
+
 class Turn(NamedTuple):
     """A turn to append, with the names of its columns. Times are microseconds since 1970, UTC."""
 
@@ -122,10 +126,8 @@ def append_turns(transaction: Transaction, last_requests: LastRequests, appended
     for turn in appended:
         stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
         size += len(stored.request) + len(turn.response)
-        row = turn._asdict()
-        row["base"], row["shared"], row["request"] = stored.base, stored.shared, stored.request
-        rows.append(row)
-    if transaction.run_many(_APPEND, rows) != len(rows):
+        rows.append(turn._replace(base=stored.base, shared=stored.shared, request=stored.request))
+    if transaction.run_many(_APPEND, Turn._fields, rows) != len(rows):
         raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
     return size
 
@@ -264,7 +266,7 @@ def complete_rollout(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused.
     """
     id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
-    used = _TokenUse("CompleteRollout", job_arn, client_token, _digest(trajectory_id, completion))
+    used = _TokenUse("CompleteRollout", job_arn, _token(client_token), _digest(trajectory_id, completion))
     if used.was_seen(transaction):
         return status
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
@@ -289,7 +291,7 @@ def update_reward(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused.
     """
     id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
-    used = _TokenUse("UpdateReward", job_arn, client_token, _digest(trajectory_id, list(rewards)))
+    used = _TokenUse("UpdateReward", job_arn, _token(client_token), _digest(trajectory_id, list(rewards)))
     if used.was_seen(transaction):
         return status
     target = transition(trajectory_id, status, Event.UPDATE_REWARD)
@@ -334,6 +336,11 @@ class _TokenUse:
                 parameters=self.parameters,
                 trajectory=trajectory,
             )
+
+
+def _token(token: str | None) -> str | None:
+    """A client token as it is kept: a long one, which would not fit into PostgreSQL's index, by its digest."""
+    return token if token is None or len(token) <= LONGEST_TOKEN else f"sha256:{_digest(token)}"
 
 
 def _digest(*parameters: object) -> str:

@@ -90,7 +90,10 @@ turns = Table(
     Column("request", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
     UniqueConstraint("trajectory", "number", name="one_turn_a_number"),
-    CheckConstraint("status IN ('completed', 'failed', 'aborted', 'discarded')", name="turn_status"),
+    # Not `IN`: for more than two values SQLite makes a table of them each time that it checks.
+    CheckConstraint(
+        "status = 'completed' OR status = 'failed' OR status = 'aborted' OR status = 'discarded'", name="turn_status"
+    ),
     CheckConstraint("(base IS NULL AND shared = 0) OR (base IS NOT NULL AND shared > 0)", name="shared_with_its_base"),
 )
 

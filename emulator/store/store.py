@@ -14,12 +14,13 @@ from weakref import WeakValueDictionary
 from sqlalchemy import Connection
 
 from emulator.address import Address
+from emulator.metrics import WriterMetrics
 from emulator.store import changes
 from emulator.store.changes import Key, OpenTrajectory, Turn
 from emulator.store.database import open_database
 from emulator.store.statements import Transaction
 from emulator.store.writer import Writer
-from emulator.trajectory import Event, Status, transition
+from emulator.trajectory import Event, Status, TurnStatus, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -51,6 +52,7 @@ class Store:
     def __init__(self, path: Address | None, *, durability: str, create_trajectories: bool, any_job: bool) -> None:
         """`path` None: in memory. `create_trajectories`: a first Sample creates; `any_job`: so may any job's."""
         self._database = open_database(path, durability)
+        self.metrics = WriterMetrics()
         self._create_trajectories = create_trajectories
         self._any_job = any_job
         self._last_opened: OrderedDict[Key, OpenTrajectory] = OrderedDict()
@@ -63,7 +65,7 @@ class Store:
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._database.open()
-        self._writer = Writer(self._database)
+        self._writer = Writer(self._database, metrics=self.metrics)
 
     async def aclose(self) -> None:
         """Commit what is waiting and let the file go."""
@@ -86,12 +88,15 @@ class Store:
         transition(trajectory_id, trajectory.status, Event.SAMPLE)
         return trajectory, trajectory.take_number()
 
-    async def end_turn(self, trajectory: OpenTrajectory, turn: Turn) -> None:
-        """Store a turn; returns when it is committed. A completed one is discarded if the trajectory is sealed.
+    async def end_turn(self, trajectory: OpenTrajectory, turn: Turn) -> TurnStatus:
+        """Store a turn; returns when it is committed, and as what. A completed one is discarded after the seal.
 
         Raises StoreError.
         """
         await self._writer.append(trajectory.key, turn)
+        # Those who wait for commits go on in the order of the writes: a seal before this turn is known by now.
+        is_late = turn.status == TurnStatus.COMPLETED and trajectory.status is not Status.OPEN
+        return TurnStatus.DISCARDED if is_late else TurnStatus(turn.status)
 
     async def complete_rollout(
         self, *, job_arn: str, trajectory_id: str, completion: Status, client_token: str | None

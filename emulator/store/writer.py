@@ -15,9 +15,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from emulator.metrics import WriterMetrics
 from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
 from emulator.store.database import Database, DatabaseUnavailable
 from emulator.store.prefixes import LastRequests
@@ -52,15 +54,17 @@ class _Write:
     change: Callable[[Transaction], Any] | None
     future: asyncio.Future[Any]
     queued_at: float
+    context: Context = field(default_factory=copy_context)  #: which request log lines are about
 
 
 class Writer:
     """Runs writes, one batch after another, in a thread of its own."""
 
-    def __init__(self, database: Database, *, patience: float = 30.0) -> None:
+    def __init__(self, database: Database, *, patience: float = 30.0, metrics: WriterMetrics | None = None) -> None:
         """`database` is open. `patience`: seconds that a write waits for a database that cannot be reached."""
         self._database = database
         self._patience = patience
+        self._metrics = metrics or WriterMetrics()
         self._waiting: list[_Write] = []
         self._is_busy = False  # a batch is with the thread, or about to be handed over
         self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
@@ -117,6 +121,7 @@ class Writer:
                 break
             if batch:
                 self._acknowledge(self._commit(batch))
+                self._measure(batch)
             if self._unmoved_bytes > CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
@@ -142,7 +147,7 @@ class Writer:
             if isinstance(error, TrajectoryGone):
                 return [(batch[0], StoreError(str(error)))]
             if not isinstance(error, self._database.Error):
-                log.exception("a write failed")
+                batch[0].context.run(log.exception, "a write failed")
             return [(batch[0], StoreError(f"The database could not be written: {error}"))]
 
     def _execute(self, transaction: Transaction, batch: list[_Write]) -> list[tuple[_Write, Any]]:
@@ -177,6 +182,12 @@ class Writer:
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
         except RuntimeError:  # the event loop is gone, and whoever waited with it
             log.debug("the event loop ended before %d writes were acknowledged", len(outcomes))
+
+    def _measure(self, batch: list[_Write]) -> None:
+        now = time.monotonic()
+        for write in batch:
+            self._metrics.wait.observe(now - write.queued_at)
+        self._metrics.batch_turns.observe(sum(write.turn is not None for write in batch))
 
     def _checkpoint(self) -> None:
         self._unmoved_bytes = 0

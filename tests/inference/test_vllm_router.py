@@ -176,12 +176,15 @@ def test_the_router_drops_what_it_does_not_know_inside_messages_and_tools(shared
     assert (asked["messages"], asked["tools"][0]["function"]) == ([message], function)
 
 
-def test_a_rollout_that_is_named_in_its_bodies_can_be_kept_on_one_model_server(tmp_path: Path) -> None:
-    with rack(tmp_path, policy="consistent_hash") as own:
-        for number in range(6):
-            named = {"session_params": {"session_id": f"kept-{number}"}}
-            replies = [own.client.sample(f"kept-{number}", chat(user=str(turn), **named)) for turn in range(4)]
-            assert len({json.loads(reply.body)["server"] for reply in replies}) == 1
+@pytest.mark.parametrize("policy", ["consistent_hash", "sticky_least_loaded"])
+def test_a_rollout_stays_with_one_model_server_and_rollouts_are_spread(policy: str, tmp_path: Path) -> None:
+    with rack(tmp_path, policy=policy) as own:
+        servers = []
+        for number in range(12):
+            replies = [own.client.sample(f"kept-{number}", chat(user=str(turn))) for turn in range(3)]
+            (server,) = {json.loads(reply.body)["server"] for reply in replies}
+            servers.append(server)
+        assert len(set(servers)) == 2
 
 
 def test_what_the_model_refuses_keeps_its_own_words(shared: Rack) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emulator.inference.model_server import Health, ModelAnswer, ModelRequest
+from emulator.metrics import Metrics
 from emulator.operations.capture import take_turn
 from emulator.operations.runtime import Runtime
 from emulator.store import Store
@@ -55,13 +56,15 @@ def test_a_bug_of_a_model_server_fails_the_turn_and_gives_its_place_back(
     async def body() -> None:
         store = Store(database, durability="normal", create_trajectories=True, any_job=True)
         await store.start()
-        runtime = Runtime(store, Faulty(in_send=where == "send"), max_answer_bytes=1000, max_in_flight=1)
+        model = Faulty(in_send=where == "send")
+        runtime = Runtime(store, model, Metrics(), max_answer_bytes=1000, max_in_flight=1)
         try:
             with pytest.raises(RuntimeError):
                 await turn(runtime)
         finally:
             await store.aclose()
-        assert runtime.in_flight == 0
+        assert runtime.metrics.in_flight == 0
+        assert runtime.metrics.turns == {TurnStatus.FAILED: 1}
 
     async def turn(runtime: Runtime) -> None:
         capture = await take_turn(runtime, job_arn=job_arn, trajectory_id="t", path=PATH, body=b"{}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emulator.store import OpenTrajectory, Store, Turn
-from emulator.trajectory import InvalidTransition, Status, TurnStatus
+from emulator.trajectory import InvalidTransition, Status
 from tests.conftest import JOB_ARN
 from tests.stored import PATIENCE, stored, stored_turns
 
@@ -93,7 +93,7 @@ async def end_turn(store: Store, trajectory: OpenTrajectory, number: int) -> Non
     turn = Turn(
         trajectory=trajectory.id,
         number=number,
-        status=TurnStatus.FAILED.value,
+        status="failed",
         path="/",
         http_status=None,
         content_type=None,
