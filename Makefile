@@ -6,7 +6,7 @@ SETUP = .venv/.installed
 VLLM_ENVIRONMENT = .environments/vllm
 VLLM_MODEL = .models/SmolLM2-135M-Instruct
 
-.PHONY: setup serve demo test test-vllm bench bench-quick peers check format environments vllm build clean
+.PHONY: setup serve demo test test-load test-vllm bench bench-quick peers check format environments vllm build clean
 
 setup: $(SETUP)
 
@@ -20,7 +20,10 @@ demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:
 	$(VENV)/python -m examples.demo --model "$(MODEL)"
 
 test: $(SETUP) environments  ## everything that needs no large download
-	$(VENV)/pytest -m "not vllm"
+	$(VENV)/pytest -m "not vllm and not load"
+
+test-load: $(SETUP)  ## 100,000 samples, 2,000 streams, kills and restarts: nothing lost, doubled or mixed up
+	$(VENV)/pytest -m load --timeout 900
 
 environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
 	scripts/build_clients.sh

@@ -47,7 +47,7 @@ def main() -> int:
     scale = QUICK_SCALE if given.quick else FULL_SCALE
     if given.rounds:
         scale = dataclasses.replace(scale, rounds=given.rounds)
-    is_full = not (given.quick or given.only or given.contenders)
+    is_full = not (given.quick or given.only or given.contenders or given.rounds)
     measures = [each for each in MEASURES if (each.name in given.only if given.only else each.quick or not given.quick)]
     studies = [each for each in STUDIES if (each.name in given.only if given.only else not given.quick)]
     chosen = [CONTENDERS[name] for name in given.contenders or (QUICK if given.quick else CONTENDERS)]
@@ -55,7 +55,10 @@ def main() -> int:
     machine, cores = this_machine(), available_cores()
     began, others = time.monotonic(), others_seconds()
     raise_file_limit()
-    native.build()
+    try:
+        native.build()
+    except native.LoadError as error:
+        sys.exit(str(error))
     say(f"{machine}; {cores}")
     results = _measure(chosen, measures, studies, scale, cores)
     outcomes = [evaluate(target, results) for target in TARGETS]

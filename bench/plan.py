@@ -19,7 +19,7 @@ class Scale:
     warm_up: float  #: of the load before it, which does not count
 
 
-FULL_SCALE = Scale(rounds=3, seconds=3.0, warm_up=0.5)
+FULL_SCALE = Scale(rounds=3, seconds=2.5, warm_up=0.4)
 QUICK_SCALE = Scale(rounds=2, seconds=1.5, warm_up=0.3)
 
 

@@ -101,7 +101,8 @@ def others_seconds() -> float:
     """Processor time that the machine spent so far on anything but this process and what it has started and ended."""
     times = psutil.cpu_times()
     own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    busy = times.user + times.nice + times.system
+    # What the machine's host gave to other machines counts too.
+    busy = times.user + times.nice + times.system + getattr(times, "steal", 0.0)
     return busy - sum(each.ru_utime + each.ru_stime for each in own)
 
 

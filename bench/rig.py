@@ -80,6 +80,7 @@ class Demand(TypedDict, total=False):
     seconds: float
     requests: int
     rate: float  #: so many a second, whether answers come or not
+    warmup: float  #: seconds before, of which nothing counts
     turns: int  #: of a trajectory, before a connection begins another
     first_cycle: int
     timeout: float  #: patience with an answer, in seconds
@@ -128,18 +129,23 @@ class Visit:
     def pace(self, interval: float = 0.0, events: int = EVENTS) -> None:
         """How many events the model server's streams have, and how many seconds are between two of them."""
         port = self.place.port if self.contender.name == "direct" else self.rig.model_port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        for path in (f"/interval/{round(interval * 1e6)}", f"/chunks/{events}"):
-            connection.request("PUT", path)
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                raise ContenderFailed(f"the model server answered {answer.status} to PUT {path}")
-        connection.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            for path in (f"/interval/{round(interval * 1e6)}", f"/chunks/{events}"):
+                connection.request("PUT", path)
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status != 200:
+                    raise ContenderFailed(f"the model server answered {answer.status} to PUT {path}")
 
     def cpu(self) -> float:
         """Processor time it has used so far, in seconds."""
         return cpu_seconds(self.process.pid)
+
+    def cpu_share(self, seconds: float) -> float:
+        """The share of a core that it uses for so many seconds from now."""
+        before, began = self.cpu(), time.monotonic()
+        time.sleep(seconds)
+        return (self.cpu() - before) / (time.monotonic() - began)
 
     def memory(self) -> int:
         """Its memory, in bytes."""
@@ -151,11 +157,10 @@ class Visit:
 
     def get(self, path: str) -> bytes:
         """What one of its pages says. Raises ContenderFailed."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=60)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=60)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
         if answer.status != 200:
             raise ContenderFailed(f"GET {path}: {answer.status}")
         return body

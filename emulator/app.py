@@ -148,6 +148,7 @@ class App:
             await (endpoint or self._serve_other)(scope, receive, send)
         finally:
             self._open.discard(exchange)
+            del scope["extensions"]  # a ring of references, in which bodies would wait for the garbage collector
             if self.metrics.stopping:
                 self._one_ended.set()
 

@@ -180,7 +180,7 @@ async def _serve(server: ModelServerThread, stop: list[Callable[[], object]], re
         connections.add(task)
         try:
             await _connection(server, reader, writer)
-        except ClientLeft:
+        except (ClientLeft, ConnectionError):  # the latter where it left something unread, or while we wrote
             server.note(server.note_left)
         except asyncio.CancelledError:
             pass

@@ -52,7 +52,7 @@ class PostgreSQL:
         self._programs = _programs(folder) if self._user else _installed()
         self._process: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{number}" for number in count())
-        self.port = _free_port()
+        self.port = free_port()
         password = folder / "password"
         password.write_text(PASSWORD)
         self._run(
@@ -154,7 +154,7 @@ def postgresql_server() -> Iterator[PostgreSQL]:
             server.stop("immediate")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that systems give to clients: one of these must not be on it while the server restarts."""
     while True:
         port = random.randrange(20_000, 32_000)

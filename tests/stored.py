@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from emulator.address import Address, DatabaseURL
 from emulator.store import queries
@@ -35,11 +35,16 @@ def stored_turns(database: Address, trajectory_id: str) -> list[TurnRecord]:
         return queries.turns_of(connection, found[0]) if found else []
 
 
+def iterate_stored(database: Address) -> Iterator[tuple[TrajectoryRecord, list[TurnRecord]]]:
+    """Every trajectory with its turns."""
+    with read_engine(database).connect() as connection:
+        for trajectory in queries.iterate_trajectories(connection, TrajectoryFilter()):
+            yield trajectory, queries.turns_of(connection, trajectory)
+
+
 def all_stored(database: Address) -> dict[tuple[str, str], tuple[TrajectoryRecord, list[TurnRecord]]]:
     """Every trajectory with its turns, by job and id."""
-    with read_engine(database).connect() as connection:
-        found = list(queries.iterate_trajectories(connection, TrajectoryFilter()))
-        return {(each.job_arn, each.trajectory_id): (each, queries.turns_of(connection, each)) for each in found}
+    return {(each.job_arn, each.trajectory_id): (each, turns) for each, turns in iterate_stored(database)}
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import IncompleteRead
 from itertools import chain
@@ -26,6 +27,7 @@ from tests.deployments import KINDS, Deployment, deployed
 from tests.model_servers import PATIENCE, ClientLeft, Exchange, Gate, ModelServerThread, model_server
 from tests.postgresql import PostgreSQL
 from tests.raw_client import CHAT, COMPLETE, SAMPLE, STREAM, RawClient, Reply
+from tests.serving import serving
 from tests.stored import all_stored, eventually, stored
 
 CLIENTS = 200
@@ -373,3 +375,12 @@ def status_of(client: RawClient, path: str, body: bytes) -> int:
         return client.sample("t", body, path).status
     except IncompleteRead:
         return 0
+
+
+def test_more_clients_than_the_shell_lets_a_process_have_open_files(
+    database: Path, model: ModelServerThread, tmp_path: Path
+) -> None:
+    with serving(database, model.url, log=tmp_path / "log", open_files=128) as server, ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.url, JOB_ARN)) for _ in range(CLIENTS)]
+        replies = [client.sample("t", question(0, number, stream=False)) for number, client in enumerate(clients)]
+    assert {reply.status for reply in replies} == {200}

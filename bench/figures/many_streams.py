@@ -51,15 +51,13 @@ def _measure(visit: Visit, results: Results, seconds: float) -> None:
     name = visit.contender.name
     at_rest = visit.memory()
     visit.pace(INTERVAL, round(seconds / INTERVAL))
-    before, began = visit.cpu(), time.monotonic()
     streams = visit.begin_load([visit.contender.stream()], STREAMS, requests=STREAMS, timeout=seconds + 60)
     try:
         time.sleep(seconds * 0.1)  # until all are open
         samples = visit.begin_load([visit.contender.sample()], 8, seconds=seconds * 0.8, rate=SAMPLES_A_SECOND)
         try:
-            time.sleep(seconds * 0.7)
+            share = visit.cpu_share(seconds * 0.7)
             open_memory = visit.memory()
-            share = (visit.cpu() - before) / (time.monotonic() - began) * 100
             plain = visit.finish(samples)
         finally:
             samples.stop()
@@ -69,7 +67,7 @@ def _measure(visit: Visit, results: Results, seconds: float) -> None:
     results.add(LOST, name, load.wrong)
     results.add(OPEN_MEMORY, name, open_memory / 1e6)
     results.add(MORE, name, (open_memory - at_rest) / 1e6)
-    results.add(SHARE, name, share)
+    results.add(SHARE, name, share * 100)
     results.add(P99, name, plain.latency.p99)
 
 

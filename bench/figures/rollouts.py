@@ -13,7 +13,7 @@ from bench.templates import CYCLE, JOB_ARN, http_request
 PAIRS = Figure("pairs", "complete and reward, pairs a second, 32 connections", "/s", "normal")
 
 #: Trajectories that are sealed and rewarded, for each second of a load.
-TRAJECTORIES_A_SECOND = 5000
+TRAJECTORIES_A_SECOND = 3000
 
 _HEADERS = JSON | {"X-Amzn-SageMaker-Job-Arn": JOB_ARN}
 _TRAJECTORY = f"sealed-{CYCLE}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import os
+import resource
 import sys
 
 from emulator.commands import Refused, add_config_option, read_settings
@@ -17,6 +19,11 @@ from emulator.settings import (
     setting_fields,
     unknown_variables,
 )
+
+log = logging.getLogger(__name__)
+
+#: Files beside the connections of samples in flight: the database, listings, clients that are idle.
+OTHER_FILES = 1024
 
 BANNER = """\
 job-runtime-local is listening on {url}
@@ -80,6 +87,7 @@ def _serve(settings: Settings) -> int:
     from emulator.store import DatabaseError
 
     configure_logging(settings)
+    _allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
     try:
         server = Server(settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -92,6 +100,20 @@ def _serve(settings: Settings) -> int:
     except (CannotListen, DatabaseError, ModelServerError) as error:
         raise Refused(str(error)) from None
     return 0
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Let this process have the connections that it may need, two a sample; most shells stop it at 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (OSError, ValueError):  # the system has a limit beside the user's
+        allowed = soft
+    if allowed < wanted:
+        log.warning("only %d files may be open: %d would do for --max-in-flight (ulimit -Hn)", allowed, wanted)
 
 
 def _spare_the_garbage_collector() -> None:

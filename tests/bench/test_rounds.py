@@ -47,6 +47,18 @@ def test_every_contender_has_a_value_a_round(small_rig: Rig) -> None:
     assert len(results.values["pairs", "memory"]) == SCALE.rounds
 
 
+def test_paced_streams_begin_one_after_the_other_and_none_is_late(small_rig: Rig) -> None:
+    results = Results()
+    (paced,) = (measure for measure in streams.MEASURES if measure.name == "paced")
+    run_rounds(small_rig, [DIRECT], [paced], dataclasses.replace(SCALE, rounds=1), results)
+    assert results.failed == {}
+    for figure in paced.figures:
+        assert results.median(figure.name, "direct") is not None
+    share = results.median(streams.PACED_CPU.name, "direct")
+    assert share is not None
+    assert 0 < share < 200
+
+
 def test_a_contender_that_does_not_start_is_failed_with_its_last_words(small_rig: Rig) -> None:
     broken = dataclasses.replace(
         DIRECT, command=lambda _place: [sys.executable, "-c", "raise SystemExit('no licence')"]
