@@ -12,8 +12,7 @@ import psycopg
 import pytest
 
 from emulator.address import DatabaseURL
-from emulator.store import StoreError, libpq
-from emulator.store import postgresql as postgresql_module
+from emulator.store import StoreError, libpq, write_connection
 from emulator.trajectory import Status
 from tests.conftest import JOB_ARN
 from tests.postgresql import PASSWORD, PostgreSQL, Stop
@@ -118,19 +117,19 @@ def test_a_batch_that_may_be_committed_is_not_tried_again_for_the_younger_ones_i
 def test_a_server_that_says_nothing_any_more_is_given_up(
     url: DatabaseURL, proxy: PostgreSQLProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_module, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", SOON)
 
     async def body() -> None:
         async with store_on(proxy.url(url), SOON) as store:
             for which in (is_answered, is_commit):
                 trajectory, number = await store.begin_turn(JOB_ARN, "t")
                 proxy.once(Fate.SILENCE, which)
-                with pytest.raises(StoreError, match="could not be reached"):
+                with pytest.raises(StoreError, match="did not answer in time"):
                     await asyncio.wait_for(end_turn(store, trajectory, number), PATIENCE)
                 await end_turn(store, trajectory, number)
             proxy.cut_all()
             proxy.once(Fate.SILENCE, is_answered)  # while it connects
-            with pytest.raises(StoreError, match="could not be reached"):
+            with pytest.raises(StoreError, match="did not answer in time"):
                 await asyncio.wait_for(seal(store, "t"), PATIENCE)
             await seal(store, "t")
 
@@ -187,7 +186,7 @@ def test_a_statement_that_ran_out_of_its_time_is_tried_again(
 def test_a_lock_that_is_held_for_too_long_is_an_error_in_time(
     url: DatabaseURL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_module, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", SOON)
 
     async def body() -> None:
         async with store_on(url, SOON) as store:
