@@ -15,10 +15,13 @@ from emulator.address import DatabaseURL
 from emulator.store import StoreError, libpq, write_connection
 from emulator.trajectory import Status
 from tests.conftest import JOB_ARN
+from tests.deployments import serving_together
 from tests.postgresql import PASSWORD, PostgreSQL, Stop
 from tests.postgresql_proxy import Fate, PostgreSQLProxy, is_answered, is_commit, nth
 from tests.store.rollouts import busy_writer, end_turn, handed_over, seal, store_on, take_turn
 from tests.stored import PATIENCE, eventually, stored, stored_turns
+
+BODY = b'{"messages": [{"role": "user", "content": "What is 2+2?"}]}'
 
 #: Seconds after which writes give up, where a test waits for it.
 SOON = 0.5
@@ -66,6 +69,25 @@ def test_who_waits_longer_than_may_be_hears_so_and_later_all_is_well(
     asyncio.run(body())
     assert len(stored_turns(url, "t")) == 1
     assert "Traceback" not in caplog.text
+
+
+def test_clients_hear_of_an_internal_error_when_the_time_that_is_set_is_up(
+    url: DatabaseURL, proxy: PostgreSQLProxy
+) -> None:
+    with (
+        serving_together(proxy.url(url), 1, model="scripted", database_timeout=SOON) as deployment,
+        deployment.client() as client,
+    ):
+        assert client.sample("t", BODY).status == 200
+        proxy.refuse_connections()
+        proxy.cut_all()
+        for reply in (client.sample("t", BODY), client.complete("t"), client.register("another")):
+            assert (reply.status, reply.error) == (500, "InternalServiceError")
+            assert "could not be reached" in reply.message
+        proxy.accept_connections()
+        assert client.sample("t", BODY).status == 200
+        assert client.complete("t").status == 200
+    assert len(stored_turns(url, "t")) == 2
 
 
 def test_the_time_of_one_may_be_up_while_others_of_its_batch_go_on_waiting(
