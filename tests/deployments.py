@@ -72,7 +72,13 @@ def deployed(kind: Kind, folder: Path, postgresql: PostgreSQL, **settings: Any) 
     """Running emulators on a new database."""
     is_file = kind == "sqlite"
     address: Address = folder / "deployed.db" if is_file else DatabaseURL(postgresql.create_database())
+    with serving_together(address, 2 if kind == "two on postgresql" else 1, **settings) as deployment:
+        yield deployment
+
+
+@contextmanager
+def serving_together(address: Address, count: int, **settings: Any) -> Iterator[Deployment]:
+    """So many emulators on one database."""
     chosen = Settings(port=0, database=spelled(address), durability="normal", **settings)
     with ExitStack() as stack:
-        count = 2 if kind == "two on postgresql" else 1
         yield Deployment(address, [stack.enter_context(running_server(chosen)) for _ in range(count)])

@@ -39,28 +39,40 @@ _OPTIONS = {
     "max_connections": "200",
 }
 
-_BINARIES = ("initdb", "postgres", "pg_dump", "psql")
+_BINARIES = ("initdb", "postgres", "pg_basebackup", "pg_dump", "psql")
 
 
 class PostgreSQL:
     """A PostgreSQL server on a port of its own, which can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: an empty one, whose name is short enough for a socket's."""
+    def __init__(self, folder: Path, primary: PostgreSQL | None = None) -> None:
+        """`folder`: an empty one, whose name is short enough for a socket's. `primary`: whose standby it shall be."""
         self.folder = folder
         self._user = _user(folder)
         self._programs = _programs(folder) if self._user else _installed()
         self._process: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{number}" for number in count())
         self.port = free_port()
-        password = folder / "password"
+        if primary is None:
+            self._initialise()
+        else:
+            self._copy(primary)
+        self.start()
+
+    def _initialise(self) -> None:
+        password = self.folder / "password"
         password.write_text(PASSWORD)
         self._run(
             "initdb", "--pgdata", str(self._data), "--username", "postgres", "--pwfile", str(password),
             "--auth", "scram-sha-256", "--set", "scram_iterations=1", "--encoding", "UTF8", "--locale", "C",
             "--no-sync", "--no-instructions",
         )  # fmt: skip
-        self.start()
+
+    def _copy(self, primary: PostgreSQL) -> None:
+        self._run(
+            "pg_basebackup", "--pgdata", str(self._data), "--dbname", primary.url(), "--write-recovery-conf",
+            "--checkpoint", "fast", "--no-sync",
+        )  # fmt: skip
 
     @property
     def _data(self) -> Path:
@@ -144,10 +156,10 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[PostgreSQL]:
-    """A running server; it and what it held are gone afterwards."""
+def postgresql_server(primary: PostgreSQL | None = None) -> Iterator[PostgreSQL]:
+    """A running server; it and what it held are gone afterwards. `primary`: whose standby it shall be."""
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
-        server = PostgreSQL(Path(name))
+        server = PostgreSQL(Path(name), primary)
         try:
             yield server
         finally:

@@ -94,10 +94,11 @@ def check(address: Address) -> list[str]:
 
     Raises DatabaseError if it cannot be read at all.
     """
-    from emulator.store import postgresql, sqlite
+    from emulator.store import postgresql, queries, sqlite
 
     with reading(address) as connection:
-        return postgresql.check(connection) if isinstance(address, DatabaseURL) else sqlite.check(connection)
+        problems = postgresql.check(connection) if isinstance(address, DatabaseURL) else sqlite.check(connection)
+        return problems or queries.missing_prefixes(connection)
 
 
 def upgrade(address: Address) -> Path | None:

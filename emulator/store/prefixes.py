@@ -11,14 +11,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: Bytes of the requests that are kept in memory to compare the next ones with.
+#: Bytes of memory for requests that the next ones are compared with.
 KEPT_BYTES = 32 * 1024 * 1024
+
+#: What it takes to keep a request, beside its own bytes.
+_OVERHEAD = 400
 
 #: So many turns may stand between a request and the whole one that it is restored from.
 LONGEST_CHAIN = 64
 
 #: To share less than this is not worth a look at another turn when it is read.
 LEAST_SHARED = 64
+
+
+class MissingPrefix(Exception):
+    """A request cannot be restored: what it shares with another one is not there."""
 
 
 class Stored(NamedTuple):
@@ -47,18 +54,20 @@ class LastRequests:
 
     def shorten(self, trajectory: int, number: int, request: bytes) -> Stored:
         """A request without what it shares with the trajectory's last one, and from now on it is the last."""
+        if not LEAST_SHARED <= len(request) <= self._kept_bytes - _OVERHEAD:
+            return Stored(number, None, 0, request)
         last = self._last.pop(trajectory, None)
         base, shared, chain = None, 0, 0
         if last is not None:
-            self._size -= len(last.request)
+            self._size -= len(last.request) + _OVERHEAD
             if last.chain < LONGEST_CHAIN:
                 length = shared_length(last.request, request)
                 if length >= LEAST_SHARED:
                     base, shared, chain = last.number, length, last.chain + 1
         self._last[trajectory] = _Last(number, request, chain)
-        self._size += len(request)
+        self._size += len(request) + _OVERHEAD
         while self._size > self._kept_bytes:
-            self._size -= len(self._last.popitem(last=False)[1].request)
+            self._size -= len(self._last.popitem(last=False)[1].request) + _OVERHEAD
         return Stored(number, base, shared, request[shared:] if shared else request)
 
     def clear(self) -> None:
@@ -84,8 +93,16 @@ def shared_length(one: bytes, other: bytes) -> int:
 
 
 def restore(turns: Iterable[Stored]) -> dict[int, bytes]:
-    """The whole requests by number; a turn comes after its base. Raises KeyError for a base that is not there."""
+    """The whole requests by number; a turn comes after its base. Raises MissingPrefix."""
     requests: dict[int, bytes] = {}
     for number, base, shared, rest in turns:
-        requests[number] = rest if base is None else requests[base][:shared] + rest
+        prefix = b"" if base is None else requests.get(base, b"")[:shared]
+        if len(prefix) < shared:
+            raise MissingPrefix(missing_prefix(number, base))
+        requests[number] = prefix + rest if prefix else rest
     return requests
+
+
+def missing_prefix(number: int, base: int | None) -> str:
+    """What is wrong with a request that cannot be restored."""
+    return f"turn {number}: what its request shares with turn {base} is not there"

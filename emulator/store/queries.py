@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
-from emulator.store.prefixes import Stored, restore
+from emulator.store.database import DatabaseError
+from emulator.store.prefixes import MissingPrefix, Stored, missing_prefix, restore
 from emulator.store.schema import trajectories, turns
 from emulator.trajectory import Status, TurnStatus, is_eligible
 
@@ -102,25 +103,53 @@ def count_trajectories(connection: Connection) -> dict[Status, int]:
 
 
 def turns_of(connection: Connection, trajectory: TrajectoryRecord) -> list[TurnRecord]:
-    """All turns of a trajectory, in the order in which their requests arrived."""
+    """All turns of a trajectory, in the order in which their requests arrived. Raises DatabaseError for damage."""
     # In the order in which they were stored, in which each comes after its base.
     rows = connection.execute(select(turns).where(turns.c.trajectory == trajectory.id).order_by(turns.c.id)).all()
-    requests = restore(Stored(row.number, row.base, row.shared, row.request) for row in rows)
+    requests = _restored(trajectory, rows)
     return sorted((_turn(row, requests[row.number]) for row in rows), key=lambda turn: turn.number)
 
 
 def find_turn(connection: Connection, trajectory: TrajectoryRecord, number: int) -> TurnRecord | None:
-    """One turn of a trajectory."""
+    """One turn of a trajectory. Raises DatabaseError for damage."""
     query = select(turns).where(turns.c.trajectory == trajectory.id, turns.c.number == number)
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    stored = [Stored(row.number, row.base, row.shared, row.request)]
-    columns = (turns.c.number, turns.c.base, turns.c.shared, turns.c.request)
-    while (base := stored[-1].base) is not None:
-        query = select(*columns).where(turns.c.trajectory == trajectory.id, turns.c.number == base)
-        stored.append(Stored(*connection.execute(query).one()))
-    return _turn(row, restore(reversed(stored))[number])
+    columns = (turns.c.id, turns.c.number, turns.c.base, turns.c.shared, turns.c.request)
+    chain = select(*columns).where(turns.c.id == row.id).cte("chain", recursive=True)
+    base = (turns.c.trajectory == trajectory.id, turns.c.number == chain.c.base, turns.c.id < chain.c.id)
+    chain = chain.union_all(select(*columns).join(chain, and_(*base)))
+    requests = _restored(trajectory, connection.execute(select(chain).order_by(chain.c.id)))
+    return _turn(row, requests[number]) if requests else None  # everything was reset between the two queries
+
+
+def missing_prefixes(connection: Connection) -> list[str]:
+    """Which turns' requests cannot be restored, because what they share with another one is not there."""
+    base = turns.alias("base")
+    is_there = and_(base.c.trajectory == turns.c.trajectory, base.c.number == turns.c.base, base.c.id < turns.c.id)
+    query = (
+        select(trajectories.c.job_arn, trajectories.c.trajectory_id, turns.c.number, turns.c.base)
+        .join(trajectories, trajectories.c.id == turns.c.trajectory)
+        .outerjoin(base, is_there)
+        .where(
+            turns.c.base.is_not(None),
+            or_(base.c.id.is_(None), base.c.shared + func.length(base.c.request) < turns.c.shared),
+        )
+        .order_by(turns.c.id)
+    )
+    return [
+        f"turns: {row.trajectory_id} ({row.job_arn}): {missing_prefix(row.number, row.base)}"
+        for row in connection.execute(query)
+    ]
+
+
+def _restored(trajectory: TrajectoryRecord, rows: Iterable[Row[Any]]) -> dict[int, bytes]:
+    """The requests of turns, of which each comes after its base. Raises DatabaseError."""
+    try:
+        return restore(Stored(row.number, row.base, row.shared, row.request) for row in rows)
+    except MissingPrefix as error:
+        raise DatabaseError(f"{trajectory.trajectory_id} ({trajectory.job_arn}): {error}") from None
 
 
 def _filtered(which: TrajectoryFilter) -> Select[Any]:

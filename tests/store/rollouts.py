@@ -33,12 +33,12 @@ def request(number: int) -> bytes:
     return b"what all of them begin with " * 10 + b"%d" % number
 
 
-async def end_turn(store: Store, trajectory: OpenTrajectory, number: int) -> None:
+async def end_turn(store: Store, trajectory: OpenTrajectory, number: int, body: bytes | None = None) -> None:
     """Store a completed turn."""
     turn = Turn(
         trajectory=trajectory.id, number=number, status=TurnStatus.COMPLETED.value, path="/", http_status=200,
         content_type=None, error=None, arrived_at=1, first_byte_at=2, ended_at=3,
-        request=request(number), response=b"answer %d" % number,
+        request=request(number) if body is None else body, response=b"answer %d" % number,
     )  # fmt: skip
     await store.end_turn(trajectory, turn)
 
