@@ -29,7 +29,7 @@ from emulator.store.libpq import (
     parameters,
     set_all,
 )
-from emulator.store.schema import metadata
+from emulator.store.schema import metadata, now
 from emulator.store.silence import SilenceLimit
 from emulator.store.statements import Transaction
 
@@ -92,7 +92,7 @@ class PostgreSQL:
         self._connection: psycopg.Connection[Any] | None = None
         self._silence = SilenceLimit()
         self._id = uuid4().hex  # among the writers
-        self._last_commit = _now()
+        self._last_commit = now()
 
     def open(self) -> None:
         """Bring it up to date, and connect. Raises DatabaseError."""
@@ -103,7 +103,7 @@ class PostgreSQL:
             self.Error: type[Exception] = driver().Error
             try:
                 self._connection = self._connect()
-                self._connection.execute(_FORGET_WRITERS, [_now() - _FORGOTTEN_AFTER])
+                self._connection.execute(_FORGET_WRITERS, [now() - _FORGOTTEN_AFTER])
                 self._connection.execute(_MARK, [self._id, self._last_commit])
                 self._connection.commit()
             except self.Error as error:
@@ -155,7 +155,7 @@ class PostgreSQL:
         """Do `work`, all but the commit, and leave a mark of it."""
         try:
             result = work(Transaction(self._dialect, connection))
-            self._last_commit = max(_now(), self._last_commit + 1)
+            self._last_commit = max(now(), self._last_commit + 1)
             connection.execute(_MARK, [self._id, self._last_commit])
         except BaseException:
             self._roll_back(connection)
@@ -243,11 +243,6 @@ class _Unsure(Generic[T]):
 
     result: T
     number: int
-
-
-def _now() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 def _begin_serving(connection: psycopg.Connection[Any]) -> None:
