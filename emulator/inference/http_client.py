@@ -9,26 +9,16 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 
-import httptools
-
+from emulator.inference.http_connection import Answer, Connection
 from emulator.inference.model_server import (
     BrokenAnswer,
-    ModelServerError,
     ModelServerTimeout,
     ModelServerUnavailable,
     header_lines,
 )
-
-HEAD_LIMIT = 64 * 1024  # of an answer's head with the 1xx heads before it, or of its trailer
-HIGH_WATER = 256 * 1024  # so much of a body waits for its reader, and the socket is no longer read
-LOW_WATER = 64 * 1024  # so little waits, and it is read again
-SMALL_BODY = 64 * 1024  # travels in one write with its head
-UPLOAD_PIECE = 256 * 1024
-NOTHING = memoryview(b"")
 
 
 class HTTPClient:
@@ -50,7 +40,7 @@ class HTTPClient:
         self.authority = f"{name}:{port}"
         self.answer_timeout = answer_timeout
         self.idle_timeout = idle_timeout
-        self.connections: set[_Connection] = set()
+        self.connections: set[Connection] = set()
         self._host = host
         self._port = port
         self._host_field = name if port == (443 if tls else 80) else self.authority
@@ -58,7 +48,7 @@ class HTTPClient:
         self._connect_timeout = connect_timeout
         self.max_idle = max_idle
         self._keep_alive = keep_alive
-        self.idle: dict[_Connection, float] = {}  # since when; the last one in is the first one out
+        self.idle: dict[Connection, float] = {}  # since when; the last one in is the first one out
         self.closed = False
 
     async def request(
@@ -99,7 +89,7 @@ class HTTPClient:
         length = b"content-length: %d\r\n" % len(body) if body or method == "POST" else b""
         return b"%b%b%b\r\n" % (head, more_lines, length)
 
-    def _take_idle(self) -> _Connection | None:
+    def _take_idle(self) -> Connection | None:
         if not self.idle:
             return None
         connection, since = self.idle.popitem()
@@ -109,7 +99,7 @@ class HTTPClient:
             stale.end()
         return None
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         if self.closed:
             raise ModelServerUnavailable("The connections to the model server were closed")
         loop = asyncio.get_running_loop()
@@ -117,7 +107,7 @@ class HTTPClient:
         try:
             async with limit:
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self, loop), self._host, self._port, ssl=self._tls
+                    lambda: Connection(self, loop), self._host, self._port, ssl=self._tls
                 )
         except (OSError, UnicodeError) as error:
             if limit.expired():
@@ -133,298 +123,6 @@ def _fixed_head(method: str, target: str, host: str, headers: tuple[tuple[str, s
         raise ValueError("a line break in a request's target")
     start = f"{method} {target} HTTP/1.1\r\n".encode("latin-1")
     return start + header_lines({"host": host, "accept-encoding": "identity", **dict(headers)})
-
-
-class Answer:
-    """An answer whose head has arrived and whose body is still on its way: a `ModelAnswer`."""
-
-    __slots__ = ("_arrived", "_connection", "_pieces", "_read", "_waiter", "complete", "error", "headers", "status")
-
-    def __init__(self, connection: _Connection) -> None:
-        self.status = 0  # until the head is here
-        self.headers: dict[str, str] = {}
-        self.complete = False
-        self.error: ModelServerError | None = None
-        self._connection = connection
-        self._pieces: deque[bytes] = deque()
-        self._arrived = 0
-        self._read = 0
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __aiter__(self) -> Answer:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._pieces:
-            if self.error is not None:
-                raise self.error
-            if self.complete:
-                raise StopAsyncIteration
-            await self.wait(self._connection.client.idle_timeout)
-        piece = self._pieces.popleft()
-        self._read += len(piece)
-        if not self.complete and self._arrived - self._read <= LOW_WATER:
-            self._connection.read_on()
-        return piece
-
-    def close(self) -> None:
-        """Let go; an answer that is not complete ends its connection, so that the server stops. Never raises."""
-        self._pieces.clear()
-        if not self.complete and self.error is None:
-            self._connection.end(BrokenAnswer("The answer was closed before its end"))
-
-    def add(self, piece: bytes) -> bool:
-        """Take a piece of the body in; whether that is more than should wait for the reader."""
-        self._pieces.append(piece)
-        self._arrived += len(piece)
-        return self._arrived - self._read > HIGH_WATER
-
-    def truncated(self) -> BrokenAnswer:
-        """The error of an answer that was not complete when its connection ended."""
-        length, chunked = self.headers.get("content-length"), "transfer-encoding" in self.headers
-        amount = f"{self._arrived} of {length} bytes" if length else f"{self._arrived} bytes"
-        return BrokenAnswer(f"The connection ended after {amount}{', before the last chunk' if chunked else ''}")
-
-    def wake(self) -> None:
-        """Something happened: let whoever waits look."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def wait(self, seconds: float) -> None:
-        """Until something happens; `seconds` without end the answer with a ModelServerTimeout."""
-        self._waiter = self._connection.loop.create_future()
-        self._connection.set_deadline(seconds)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def time_out(self, seconds: float) -> None:
-        """End the answer, if somebody still waits for it."""
-        if self._waiter is None or self._waiter.done():
-            return  # something came in the same turn of the event loop
-        where = f"the model server at {self._connection.client.authority}"
-        if self.status:
-            text = f"Nothing more of an answer from {where} for {seconds:g} s (--model-idle-timeout)"
-        else:
-            text = f"No answer from {where} within {seconds:g} s (--model-answer-timeout)"
-        self._connection.end(ModelServerTimeout(text))
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, and the answer that is on its way there, if any."""
-
-    __slots__ = (
-        *("_deadline", "_seconds", "_timer", "_timer_at"),
-        *("_answer", "_headers", "_parser", "_paused", "_reusable", "_transport", "_unaccounted", "_upload"),
-        *("_writable", "client", "loop", "lost"),
-    )
-    _transport: asyncio.Transport
-
-    def __init__(self, client: HTTPClient, loop: asyncio.AbstractEventLoop) -> None:
-        self.client = client
-        self.loop = loop
-        self.lost: asyncio.Future[None] = loop.create_future()
-        self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
-        self._headers: dict[str, str] = {}
-        self._unaccounted = 0  # bytes received since the request, or since the last piece of the answer's body
-        self._reusable = False
-        self._paused = False
-        self._upload = NOTHING  # what is left of a large request body
-        self._writable = True
-        self._seconds = self._deadline = self._timer_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def exchange(self, head: bytes, body: bytes) -> Answer:
-        """Send a request and wait for the head of its answer.
-
-        ModelServerUnavailable is raised only if the connection ended before one byte of an answer came.
-        """
-        answer = self._answer = Answer(self)
-        self._unaccounted = 0
-        if self._transport.is_closing():
-            self._ended_by_server(None)
-        elif len(body) <= SMALL_BODY:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._upload = memoryview(body)
-            self._continue_upload()
-        try:
-            while not answer.status and answer.error is None:
-                await answer.wait(self.client.answer_timeout)
-        except BaseException:
-            answer.close()  # not end(): a complete answer's connection may serve another request by now
-            raise
-        if not answer.status and answer.error is not None:
-            raise answer.error
-        return answer
-
-    def end(self, error: ModelServerError | None = None) -> None:
-        """End the connection at once, and with it an answer that is not complete: in `error`."""
-        answer, self._answer = self._answer, None
-        self._upload = NOTHING
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.client.idle.pop(self, None)
-        self._transport.abort()
-        if answer is not None:
-            if not answer.complete:
-                answer.error = error
-            answer.wake()
-
-    def set_deadline(self, seconds: float) -> None:
-        """Time the answer out if it is still waited for in `seconds`.
-
-        A timer is left running from one wait to the next, and looks when it is due whether it still is: to set and
-        cancel one for each event of a stream would cost a fifth of the event's processor time.
-        """
-        self._seconds = seconds
-        self._deadline = self.loop.time() + seconds
-        if self._timer is None or self._deadline < self._timer_at:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = self._deadline
-        self._timer = self.loop.call_at(self._deadline, self._look_at_deadline)
-
-    def _look_at_deadline(self) -> None:
-        self._timer = None
-        if self._answer is None:
-            return
-        if self._deadline <= self.loop.time():
-            self._answer.time_out(self._seconds)
-        else:
-            self._set_timer()
-
-    def read_on(self) -> None:
-        """Read the socket again, if it was left unread because the answer's reader had fallen behind."""
-        if self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _continue_upload(self) -> None:
-        while self._upload and self._writable and not self._transport.is_closing():
-            piece, self._upload = self._upload[:UPLOAD_PIECE], self._upload[UPLOAD_PIECE:]
-            self._transport.write(piece)
-
-    # Called by the event loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
-        self.client.connections.add(self)
-        if self.client.closed:
-            self.end()
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self._continue_upload()
-        if self._answer is not None:
-            self._answer.wake()  # a large request makes its way: the time-out starts anew
-
-    def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None:
-            self.end()  # nobody asked for anything
-            return
-        self._unaccounted += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.end(_broken(error))
-            return
-        if answer.complete:
-            self._keep_or_end()
-        elif self._unaccounted > HEAD_LIMIT:
-            self.end(BrokenAnswer(f"The head or trailer of the answer is larger than {HEAD_LIMIT} bytes"))
-        if answer.status:
-            answer.wake()
-
-    def eof_received(self) -> None:
-        self._ended_by_server(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended_by_server(exc)
-        self.client.connections.discard(self)
-        self.lost.set_result(None)
-
-    def _keep_or_end(self) -> None:
-        unsent = self._upload or self._transport.get_write_buffer_size()
-        if unsent or not self._reusable or len(self.client.idle) >= self.client.max_idle:
-            self.end()
-        else:
-            self._answer = None
-            self.read_on()
-            self.client.idle[self] = self.loop.time()
-
-    def _ended_by_server(self, exc: Exception | None) -> None:
-        answer = self._answer
-        error: ModelServerError | None = None
-        if answer is None:
-            pass
-        elif not answer.status and not self._unaccounted:
-            error = ModelServerUnavailable(f"{self.client.authority} closed the connection before it answered")
-        elif not answer.status:
-            error = BrokenAnswer("The connection ended in the head of the answer")
-        elif exc is None and not answer.headers.keys() & {"content-length", "transfer-encoding"}:
-            answer.complete = True  # its body ends where the connection does
-        else:
-            error = answer.truncated()
-        self.end(error)
-
-    # Called by the parser
-
-    def on_message_begin(self) -> None:
-        if self._answer is None or self._answer.complete:
-            raise BrokenAnswer("More came after the end of the answer")
-        self._headers = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
-
-    def on_headers_complete(self) -> None:
-        status: int = self._parser.get_status_code()
-        if self._answer is None or 100 <= status < 200:
-            return  # 1xx: the head that counts is still to come
-        headers, self._headers = self._headers, {}  # what comes after it, the trailer, is of no interest
-        if self._unaccounted > HEAD_LIMIT and sum(map(len, (*headers, *headers.values()))) > HEAD_LIMIT:
-            raise BrokenAnswer(f"The head of the answer is larger than {HEAD_LIMIT} bytes")
-        if not 100 <= status < 600:  # no server could pass it on
-            raise BrokenAnswer(f"The answer has the status {status}")
-        if headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
-            raise BrokenAnswer(f"The answer came with content-encoding {headers['content-encoding'][:40]!r}, unasked")
-        if headers.get("transfer-encoding", "chunked").lower() != "chunked":
-            raise BrokenAnswer(f"The answer came with transfer-encoding {headers['transfer-encoding'][:40]!r}")
-        self._unaccounted = 0
-        self._answer.headers = headers
-        self._answer.status = status
-
-    def on_body(self, piece: bytes) -> None:
-        self._unaccounted = 0
-        if self._answer is not None and self._answer.add(piece) and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def on_message_complete(self) -> None:
-        if self._answer is not None and self._answer.status:
-            self._answer.complete = True
-            self._reusable = self._parser.should_keep_alive()
-
-
-def _broken(error: Exception) -> BrokenAnswer:
-    if isinstance(error.__context__, BrokenAnswer):  # raised by one of our callbacks
-        return error.__context__
-    if isinstance(error, httptools.HttpParserUpgrade):
-        return BrokenAnswer("The model server switched to another protocol")
-    return BrokenAnswer(f"The answer is not HTTP/1.1: {error}")
 
 
 def _why_unreachable(error: OSError | UnicodeError, authority: str) -> str:

@@ -1,37 +1,23 @@
-"""Every change of the database, as functions that the writer runs inside its transaction.
+"""Every change but the appending of turns, as functions that the writer runs inside its transaction.
 
 A function checks before it writes: when it raises an error of the domain, it has written nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Text,
-    bindparam,
-    case,
-    delete,
-    func,
-    insert,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from emulator.store.prefixes import LastRequests
+from emulator.store.client_tokens import token_use
 from emulator.store.schema import client_tokens, jobs, trajectories, turns
-from emulator.store.statements import Statement, Transaction
+from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 from emulator.trajectory import (
     Event,
     Status,
-    TokenReused,
     TurnStatus,
     UnknownJob,
     UnknownTrajectory,
@@ -59,79 +45,6 @@ class OpenTrajectory:
         return number
 
 
-#: A client token of more characters is kept as its digest.
-LONGEST_TOKEN = 256
-
-
-class Turn(NamedTuple):
-    """A turn to append, with the names of its columns. Times are microseconds since 1970, UTC."""
-
-    trajectory: int
-    number: int
-    status: str
-    path: str
-    http_status: int | None
-    content_type: str | None
-    error: str | None
-    arrived_at: int
-    first_byte_at: int | None
-    ended_at: int
-    request: bytes
-    response: bytes
-    base: int | None = None  #: set with `shared` when `request` is shortened, on its way to the database
-    shared: int = 0
-
-
-def _parameter(column: str) -> BindParameter[Any]:
-    return bindparam(column, type_=turns.c[column].type)
-
-
-def _text(status: Status | TurnStatus) -> ColumnElement[str]:
-    return literal_column(f"'{status.value}'", Text)
-
-
-# ASSUMED: a turn whose answer ends after the seal goes to its client, but does not count.
-#: The write itself looks at the trajectory's status.
-_APPEND = Statement(
-    insert(turns).from_select(
-        Turn._fields,
-        select(
-            *(
-                case(
-                    (trajectories.c.status == _text(Status.OPEN), _parameter("status")),
-                    (_parameter("status") == _text(TurnStatus.COMPLETED), _text(TurnStatus.DISCARDED)),
-                    else_=_parameter("status"),
-                )
-                if name == "status"
-                else _parameter(name)
-                for name in Turn._fields
-            )
-        )
-        .where(trajectories.c.id == _parameter("trajectory"))
-        .with_for_update(key_share=True),  # SQLite has one writer, and ignores it
-    )
-)
-
-
-class TrajectoryGone(Exception):
-    """Everything was reset while a turn was under way."""
-
-
-def append_turns(transaction: Transaction, last_requests: LastRequests, appended: Sequence[Turn]) -> int:
-    """Append turns, their requests without what they share with the last ones; how many bytes that took.
-
-    Raises TrajectoryGone.
-    """
-    size, rows = 0, []
-    for turn in appended:
-        stored = last_requests.shorten(turn.trajectory, turn.number, turn.request)
-        size += len(stored.request) + len(turn.response)
-        rows.append(turn._replace(base=stored.base, shared=stored.shared, request=stored.request))
-    if transaction.run_many(_APPEND, Turn._fields, rows) != len(rows):
-        raise TrajectoryGone("The trajectory is gone: everything was reset while the turn was under way")
-    return size
-
-
 _key = (
     trajectories.c.job_arn == bindparam("job_arn"),
     trajectories.c.trajectory_id == bindparam("trajectory_id"),
@@ -149,9 +62,6 @@ _FIND_WITH_NUMBER = Statement(
     ).where(*_key)
 )
 
-#: Where another server is faster, PostgreSQL waits for it, and then its row is there.
-_UNLESS_THERE = "ON CONFLICT DO NOTHING"
-
 _CREATE = Statement(
     insert(trajectories)
     .inline()  # RETURNING has to come after our ending
@@ -161,7 +71,7 @@ _CREATE = Statement(
         status=Status.OPEN.value,
         created_at=bindparam("now"),
     ),
-    f"{_UNLESS_THERE} RETURNING id",
+    f"{UNLESS_THERE} RETURNING id",
 )
 
 _TAKE_NUMBER = Statement(
@@ -192,17 +102,7 @@ _REWARD = Statement(
 
 _FIND_JOB = Statement(select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn")))
 
-_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), _UNLESS_THERE)
-
-_FIND_TOKEN = Statement(
-    select(client_tokens.c.parameters).where(
-        client_tokens.c.operation == bindparam("operation"),
-        client_tokens.c.job_arn == bindparam("job_arn"),
-        client_tokens.c.token == bindparam("token"),
-    )
-)
-
-_KEEP_TOKEN = Statement(insert(client_tokens), _UNLESS_THERE)
+_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE)
 
 _RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, jobs)]
 
@@ -247,13 +147,6 @@ def register_job(transaction: Transaction, *, job_arn: str, now: int) -> None:
     transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
 
 
-def register_trajectory(transaction: Transaction, *, job_arn: str, trajectory_id: str, any_job: bool, now: int) -> None:
-    """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing. Raises UnknownJob."""
-    open_trajectory(
-        transaction, job_arn=job_arn, trajectory_id=trajectory_id, may_create=True, any_job=any_job, now=now
-    )
-
-
 def complete_rollout(
     transaction: Transaction,
     *,
@@ -269,7 +162,7 @@ def complete_rollout(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, TokenReused.
     """
     id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
-    used = _TokenUse("CompleteRollout", job_arn, _token(client_token), _digest(trajectory_id, completion))
+    used = token_use("CompleteRollout", job_arn, client_token, trajectory_id, completion)
     if used.was_seen(transaction):
         return status
     event = Event.COMPLETE_FAILED if completion is Status.FAILED else Event.COMPLETE_READY
@@ -294,7 +187,7 @@ def update_reward(
     Raises UnknownJob, UnknownTrajectory, InvalidTransition, InvalidRewards, TokenReused.
     """
     id_, status = _require(transaction, job_arn, trajectory_id, any_job=any_job)
-    used = _TokenUse("UpdateReward", job_arn, _token(client_token), _digest(trajectory_id, list(rewards)))
+    used = token_use("UpdateReward", job_arn, client_token, trajectory_id, list(rewards))
     if used.was_seen(transaction):
         return status
     target = transition(trajectory_id, status, Event.UPDATE_REWARD)
@@ -309,48 +202,6 @@ def reset(transaction: Transaction) -> None:
     """Forget everything."""
     for statement in _RESET:
         transaction.run(statement)
-
-
-@dataclass(frozen=True, slots=True)
-class _TokenUse:
-    """One request's client token, with the digest of the parameters that came with it."""
-
-    operation: str
-    job_arn: str
-    token: str | None
-    parameters: str
-
-    def was_seen(self, transaction: Transaction) -> bool:
-        # ASSUMED: with the same parameters a token repeats, with others it conflicts; it is kept with its trajectory.
-        if self.token is None:
-            return False
-        known = transaction.row(_FIND_TOKEN, operation=self.operation, job_arn=self.job_arn, token=self.token)
-        if known is not None and known[0] != self.parameters:
-            raise TokenReused(self.token)
-        return known is not None
-
-    def remember(self, transaction: Transaction, trajectory: int) -> None:
-        if self.token is None:
-            return
-        kept = transaction.run(
-            _KEEP_TOKEN,
-            operation=self.operation,
-            job_arn=self.job_arn,
-            token=self.token,
-            parameters=self.parameters,
-            trajectory=trajectory,
-        )
-        if not kept:  # another server was faster, for another trajectory: this one is locked
-            raise TokenReused(self.token)
-
-
-def _token(token: str | None) -> str | None:
-    """A client token as it is kept: a long one, which would not fit into PostgreSQL's index, by its digest."""
-    return token if token is None or len(token) <= LONGEST_TOKEN else f"sha256:{_digest(token)}"
-
-
-def _digest(*parameters: object) -> str:
-    return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
 
 def _require(transaction: Transaction, job_arn: str, trajectory_id: str, *, any_job: bool) -> tuple[int, Status]:

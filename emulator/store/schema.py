@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -125,3 +127,8 @@ writers = Table(
 
 #: What was captured, each table after those that it refers to.
 contents = [table for table in metadata.sorted_tables if table is not writers]
+
+
+def now() -> int:
+    """A time as the tables have it."""
+    return time.time_ns() // 1000

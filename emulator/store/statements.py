@@ -13,6 +13,9 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, Dialect
 
+#: The ending of an insert. Where another server is faster, PostgreSQL waits for it, and then its row is there.
+UNLESS_THERE = "ON CONFLICT DO NOTHING"
+
 
 class Statement:
     """A statement of SQLAlchemy Core; it is compiled when a dialect first asks for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from sqlalchemy import Connection
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
 from emulator.store import changes
-from emulator.store.changes import Key, OpenTrajectory, Turn
+from emulator.store.changes import Key, OpenTrajectory
 from emulator.store.database import open_database
+from emulator.store.schema import now
 from emulator.store.statements import Transaction
+from emulator.store.turns import Turn
 from emulator.store.writer import Writer
 from emulator.trajectory import Event, Status, TurnStatus, transition
 
@@ -30,11 +31,6 @@ T = TypeVar("T")
 
 #: Trajectories that are kept at hand, the last opened; another one costs a look into the database.
 LAST_OPENED = 10_000
-
-
-def now() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 @dataclass(slots=True)
@@ -123,8 +119,6 @@ class Store:
             trajectory_id=trajectory_id,
             completion=completion,
             client_token=client_token,
-            any_job=self._any_job,
-            now=now(),
         )
 
     async def update_reward(
@@ -140,8 +134,6 @@ class Store:
             trajectory_id=trajectory_id,
             rewards=rewards,
             client_token=client_token,
-            any_job=self._any_job,
-            now=now(),
         )
 
     async def register_job(self, job_arn: str) -> None:
@@ -149,15 +141,12 @@ class Store:
         await self._change((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
 
     async def register_trajectory(self, job_arn: str, trajectory_id: str) -> None:
-        """Create a trajectory before its first Sample. Raises UnknownJob, StoreError."""
-        await self._change(
-            (job_arn, trajectory_id),
-            changes.register_trajectory,
-            job_arn=job_arn,
-            trajectory_id=trajectory_id,
-            any_job=self._any_job,
-            now=now(),
-        )
+        """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing.
+
+        Raises UnknownJob, StoreError.
+        """
+        key = (job_arn, trajectory_id)
+        await self._change(key, changes.open_trajectory, **{**self._creating(key), "may_create": True})
 
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
@@ -229,7 +218,14 @@ class Store:
 
         moved = self._writer.change(
             (job_arn, trajectory_id),
-            lambda transaction: change(transaction, job_arn=job_arn, trajectory_id=trajectory_id, **parameters),
+            partial(
+                change,
+                job_arn=job_arn,
+                trajectory_id=trajectory_id,
+                any_job=self._any_job,
+                now=now(),
+                **parameters,
+            ),
         )
         moved.add_done_callback(note)
         await asyncio.shield(moved)  # a client that goes away does not take the change back

@@ -15,6 +15,7 @@ from sqlalchemy import Dialect
 from emulator.address import DatabaseURL
 from emulator.store.database import DatabaseError, DatabaseUnavailable, OutcomeUnknown, one_line
 from emulator.store.libpq import WRITER, connect, driver, parameters, set_all
+from emulator.store.schema import now
 from emulator.store.silence import SilenceLimit
 from emulator.store.statements import Transaction
 
@@ -69,7 +70,7 @@ class WriteConnection:
         """Connect. Raises DatabaseError."""
         try:
             self._connection = self._connect()
-            self._connection.execute(_FORGET_WRITERS, [_now() - _FORGOTTEN_AFTER])
+            self._connection.execute(_FORGET_WRITERS, [now() - _FORGOTTEN_AFTER])
             self._connection.commit()
         except self._error as error:
             raise DatabaseError(one_line(error)) from error
@@ -120,7 +121,7 @@ class WriteConnection:
         """Do `work`, all but the commit, and leave a mark of it."""
         try:
             result = work(Transaction(self._dialect, connection))
-            self._last_commit = max(_now(), self._last_commit + 1)
+            self._last_commit = max(now(), self._last_commit + 1)
             connection.execute(_MARK, [self._id, self._last_commit])
         except BaseException:
             self._roll_back(connection)
@@ -178,8 +179,3 @@ class _Unsure(Generic[T]):
 
     result: T
     number: int
-
-
-def _now() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000

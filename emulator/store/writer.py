@@ -21,10 +21,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from emulator.metrics import WriterMetrics
-from emulator.store.changes import Key, TrajectoryGone, Turn, append_turns
+from emulator.store.changes import Key
 from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
 from emulator.store.prefixes import LastRequests
 from emulator.store.statements import Transaction
+from emulator.store.turns import TrajectoryGone, Turn, append_turns
 from emulator.trajectory import TrajectoryError
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from emulator.inference.http_client import Answer, HTTPClient
+from emulator.inference.http_client import HTTPClient
+from emulator.inference.http_connection import Answer
 from emulator.inference.model_server import ModelServerError
 from tests.inference import Server
 

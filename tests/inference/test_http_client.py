@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from emulator.inference.http_client import HIGH_WATER, HTTPClient
+from emulator.inference.http_client import HTTPClient
+from emulator.inference.http_connection import HIGH_WATER
 from emulator.inference.model_server import BrokenAnswer, ModelServerTimeout, ModelServerUnavailable
 from tests.inference import CHUNKED, OK, Wire, always, answering, run, serving
 from tests.inference.client import client_of, failure_of, post, until, whole

@@ -121,8 +121,10 @@ class _Agent:
         body = self.conversation.request(marker, stream=choose.random() < 0.3)
         attempt = Attempt(step, digest(body), is_late)
         self.told.attempts.append(attempt)
+        sent = asyncio.get_running_loop().time()
         reply = await self.connections.call(url, choose.choice([SAMPLE, STREAM, CHAT]), body, self.name, patience)
         if reply.is_acknowledged:
+            self.ledger.slowest = max(self.ledger.slowest, asyncio.get_running_loop().time() - sent)
             attempt.is_answered = True
             self.progress.value += 1
             self.conversation.heard(body)

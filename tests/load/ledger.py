@@ -43,6 +43,7 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)  #: answers that should not have been
     retries: Counter[str] = field(default_factory=Counter)  #: what was asked again, by what came instead of an answer
     seconds: float = 0.0
+    slowest: float = 0.0  #: seconds that an agent waited for a turn at most
     delays: list[float] = field(default_factory=list)  #: seconds that plain samples took, beside streams
 
     @property
@@ -61,6 +62,7 @@ class Ledger:
         self.wrong += other.wrong
         self.retries += other.retries
         self.seconds += other.seconds
+        self.slowest = max(self.slowest, other.slowest)
 
 
 @dataclass(slots=True)

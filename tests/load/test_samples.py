@@ -33,7 +33,7 @@ def test_100_000_samples_over_256_connections_are_stored_once_each_and_answered_
     rewarded = sum(told.rewards is not None for told in ledger.told.values())
     report(
         f"{ledger.answered:,} samples over {CLIENTS} connections, {sealed:,} seals, {rewarded:,} rewards: {found}; "
-        f"{ledger.rate:,.0f} a second, {memory / 1e6:.0f} MB of memory after it, "
+        f"{ledger.rate:,.0f} a second, the slowest {ledger.slowest:.1f} s, {memory / 1e6:.0f} MB of memory after it, "
         f"{size / found.turns:,.0f} bytes a turn on disk of {found.size / found.turns:,.0f}"
     )
     assert found.faults == []

@@ -97,7 +97,7 @@ def test_agents_that_move_between_two_emulators_lose_nothing_when_one_is_killed_
     )
     for name, ledger in ledgers.items():
         retries = ", ".join(f"{count} after {outcome}" for outcome, count in ledger.retries.most_common()) or "none"
-        report(f"    {name}: {ledger.rate:,.0f} a second; retries: {retries}")
+        report(f"    {name}: {ledger.rate:,.0f} a second, the slowest {ledger.slowest:.1f} s; retries: {retries}")
     assert found.faults == []
     assert not ledgers["undisturbed"].retries
     assert check(postgresql_database) == []
