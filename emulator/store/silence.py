@@ -22,6 +22,7 @@ class SilenceLimit:
     def __init__(self) -> None:
         """Nothing is watched yet."""
         self.deadline = math.inf
+        self.was_cut = False  #: the one that is watched, or was last
         self._line: socket.socket | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -30,6 +31,7 @@ class SilenceLimit:
     def watch(self, descriptor: int) -> None:
         """Watch a connection from now on, and no other."""
         self.forget()
+        self.was_cut = False
         # A descriptor of our own: libpq may close its, and the next file, whose ever it is, gets the number.
         self._line = socket.socket(fileno=os.dup(descriptor))
         if self._thread is None:
@@ -53,4 +55,5 @@ class SilenceLimit:
             if time.monotonic() > self.deadline:
                 with self._lock, contextlib.suppress(OSError):  # it is closed already
                     if self._line is not None:
+                        self.was_cut = True
                         self._line.shutdown(socket.SHUT_RDWR)

@@ -12,14 +12,16 @@ import psycopg
 import pytest
 
 from emulator.address import DatabaseURL
-from emulator.store import StoreError, libpq
-from emulator.store import postgresql as postgresql_module
+from emulator.store import StoreError, libpq, write_connection
 from emulator.trajectory import Status
 from tests.conftest import JOB_ARN
+from tests.deployments import serving_together
 from tests.postgresql import PASSWORD, PostgreSQL, Stop
 from tests.postgresql_proxy import Fate, PostgreSQLProxy, is_answered, is_commit, nth
 from tests.store.rollouts import busy_writer, end_turn, handed_over, seal, store_on, take_turn
 from tests.stored import PATIENCE, eventually, stored, stored_turns
+
+BODY = b'{"messages": [{"role": "user", "content": "What is 2+2?"}]}'
 
 #: Seconds after which writes give up, where a test waits for it.
 SOON = 0.5
@@ -67,6 +69,25 @@ def test_who_waits_longer_than_may_be_hears_so_and_later_all_is_well(
     asyncio.run(body())
     assert len(stored_turns(url, "t")) == 1
     assert "Traceback" not in caplog.text
+
+
+def test_clients_hear_of_an_internal_error_when_the_time_that_is_set_is_up(
+    url: DatabaseURL, proxy: PostgreSQLProxy
+) -> None:
+    with (
+        serving_together(proxy.url(url), 1, model="scripted", database_timeout=SOON) as deployment,
+        deployment.client() as client,
+    ):
+        assert client.sample("t", BODY).status == 200
+        proxy.refuse_connections()
+        proxy.cut_all()
+        for reply in (client.sample("t", BODY), client.complete("t"), client.register("another")):
+            assert (reply.status, reply.error) == (500, "InternalServiceError")
+            assert "could not be reached" in reply.message
+        proxy.accept_connections()
+        assert client.sample("t", BODY).status == 200
+        assert client.complete("t").status == 200
+    assert len(stored_turns(url, "t")) == 2
 
 
 def test_the_time_of_one_may_be_up_while_others_of_its_batch_go_on_waiting(
@@ -118,19 +139,19 @@ def test_a_batch_that_may_be_committed_is_not_tried_again_for_the_younger_ones_i
 def test_a_server_that_says_nothing_any_more_is_given_up(
     url: DatabaseURL, proxy: PostgreSQLProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_module, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", SOON)
 
     async def body() -> None:
         async with store_on(proxy.url(url), SOON) as store:
             for which in (is_answered, is_commit):
                 trajectory, number = await store.begin_turn(JOB_ARN, "t")
                 proxy.once(Fate.SILENCE, which)
-                with pytest.raises(StoreError, match="could not be reached"):
+                with pytest.raises(StoreError, match="did not answer in time"):
                     await asyncio.wait_for(end_turn(store, trajectory, number), PATIENCE)
                 await end_turn(store, trajectory, number)
             proxy.cut_all()
             proxy.once(Fate.SILENCE, is_answered)  # while it connects
-            with pytest.raises(StoreError, match="could not be reached"):
+            with pytest.raises(StoreError, match="did not answer in time"):
                 await asyncio.wait_for(seal(store, "t"), PATIENCE)
             await seal(store, "t")
 
@@ -187,7 +208,7 @@ def test_a_statement_that_ran_out_of_its_time_is_tried_again(
 def test_a_lock_that_is_held_for_too_long_is_an_error_in_time(
     url: DatabaseURL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_module, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", SOON)
 
     async def body() -> None:
         async with store_on(url, SOON) as store:

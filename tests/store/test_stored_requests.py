@@ -65,8 +65,11 @@ async def roll_out(address: Address, prefix: str, steps: Steps) -> dict[str, dic
                 ending = steps.choices.draw(st.permutations(in_flight))[: steps.choose(1, 2, len(in_flight))]
                 in_flight = [each for each in in_flight if each not in ending]
                 await end_together(store, ending, fails=steps.choose(False, False, True))
-                if steps.choose(*[False] * 5, True):
-                    break  # and start again
+                if steps.choose(*[False] * 5, True):  # they stop, and start again
+                    for trajectory, number, _ in in_flight:
+                        del expected[trajectory.key[1]][number]
+                    in_flight = []
+                    break
     return expected
 
 
