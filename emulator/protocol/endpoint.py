@@ -225,8 +225,9 @@ async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
 
     def cancel() -> None:
         nonlocal gone
-        gone = True
-        task.cancel()
+        if not gone:  # it may be told twice: that the connection is closing, and that it is lost
+            gone = True
+            task.cancel()
 
     exchange.watch(cancel)
     try:
