@@ -155,6 +155,9 @@ class Endpoint:
             call.code, call.problem = BROKEN_STREAM, "The server is stopping"
         except (BrokenStream, AWSError) as error:
             call.code, call.problem = BROKEN_STREAM, str(error)
+        except Exception:
+            log.exception("a stream failed")
+            call.code, call.problem = BROKEN_STREAM, "An internal error occurred; see the log"
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
