@@ -66,10 +66,10 @@ def main() -> int:
     seconds = time.monotonic() - began
     others_share = (others_seconds() - others) / seconds / (os.cpu_count() or 1)
     how = f"{scale.rounds} rounds in {seconds / 60:.0f} minutes; {cores}; others took {others_share:.0%} of the machine"
+    if others_share > QUIET:
+        how += ": rates and times say little, it wants to be run again on a quiet machine"
     print(f"{machine}.\n{how}.\n")
     print(terminal(FIGURES, list(CONTENDERS), results, outcomes))
-    if others_share > QUIET:
-        print("Other processes were busy meanwhile: rates and times say little. Run it again on a quiet machine.\n")
     about = {
         "cores": str(cores),
         "rounds": scale.rounds,

@@ -12,7 +12,7 @@ from html import escape
 
 from bench.table import shown
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 760, 26, 150, 170, 64, 52
+WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 760, 26, 160, 170, 64, 52
 FONT = 'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="13" fill="#212529"'
 OURS, PEER, FAINT = "#d9480f", "#4263eb", "#dee2e6"
 
@@ -80,7 +80,7 @@ def _row(row: Row, series: Sequence[str], y: float, place: Callable[[float], flo
             ' stroke-width="2" stroke-opacity="0.35"/>'
         )
     parts += [_dot(place(value), y, series.index(name), colour) for name, value in row.values.items()]
-    figures = " · ".join(shown(value) for value in row.values.values())
+    figures = " · ".join(shown(row.values[name]) if name in row.values else "–" for name in series)
     parts.append(_text(WIDTH - 16, y + 4.5, figures, f'{_END} {weight} font-size="12"'))
     return parts
 

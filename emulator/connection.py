@@ -63,7 +63,11 @@ class Cycle(RequestResponseCycle):
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
         self.connection.gone = gone
-        if gone is not None and self.transport.is_closing():
+        if gone is None:
+            return
+        if self.flow.read_paused:  # as uvicorn does after 64 KiB of a body: nobody would notice the end
+            self.flow.resume_reading()
+        if self.transport.is_closing():
             gone()
 
 

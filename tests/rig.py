@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from emulator.server import Server
 from emulator.settings import Settings
 from emulator.store.queries import TurnRecord
 from emulator.testing import running_server
@@ -59,15 +60,21 @@ MakeRig = Callable[..., AbstractContextManager[Rig]]
 
 
 @contextmanager
+def emulator_before(model: ModelServerThread, database: Path, /, **changes: Any) -> Iterator[Server]:
+    """A running emulator that asks the model server."""
+    chosen = Settings(port=0, database=str(database), durability="normal", model=model.url, shutdown_timeout=5)
+    with running_server(replace(chosen, **changes)) as server:
+        yield server
+
+
+@contextmanager
 def new_rig(database: Path, behaviour: Behaviour, **changes: Any) -> Iterator[Rig]:
-    with model_server(behaviour) as model:
-        chosen = Settings(port=0, database=str(database), durability="normal", model=model.url, shutdown_timeout=5)
-        with running_server(replace(chosen, **changes)) as server:
-            it = Rig(database, model, server.url)
-            try:
-                yield it
-            finally:
-                it.close()
+    with model_server(behaviour) as model, emulator_before(model, database, **changes) as server:
+        it = Rig(database, model, server.url)
+        try:
+            yield it
+        finally:
+            it.close()
 
 
 async def says_nothing(exchange: Exchange) -> None:

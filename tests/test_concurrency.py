@@ -19,14 +19,13 @@ from typing import TypeVar
 import pytest
 
 from emulator.server import Server
-from emulator.settings import Settings
-from emulator.testing import running_server
 from emulator.trajectory import Status, TurnStatus
 from tests.conftest import JOB_ARN
 from tests.deployments import KINDS, Deployment, deployed
 from tests.model_servers import PATIENCE, ClientLeft, Exchange, Gate, ModelServerThread, model_server
 from tests.postgresql import PostgreSQL
 from tests.raw_client import CHAT, COMPLETE, SAMPLE, STREAM, RawClient, Reply
+from tests.rig import emulator_before
 from tests.serving import serving
 from tests.stored import all_stored, eventually, stored
 
@@ -262,25 +261,23 @@ def test_no_more_samples_are_in_flight_than_may_be_and_those_that_end_make_room(
         await gate.passed()
         await exchange.answer(b"{}")
 
-    with model_server(behaviour) as model:
-        settings = Settings(port=0, database=str(database), durability="normal", model=model.url, max_in_flight=4)
-        with running_server(settings) as server:
+    with model_server(behaviour) as model, emulator_before(model, database, max_in_flight=4) as server:
 
-            def act(index: int) -> Reply:
-                with RawClient(server.url, JOB_ARN) as client:
-                    reply = client.sample(f"t-{index}", b"{}")  # each has to be created first
-                    with refused_lock:
-                        refused.append(reply.status)
-                        if refused.count(429) == 16:
-                            gate.open()
-                    return reply
+        def act(index: int) -> Reply:
+            with RawClient(server.url, JOB_ARN) as client:
+                reply = client.sample(f"t-{index}", b"{}")  # each has to be created first
+                with refused_lock:
+                    refused.append(reply.status)
+                    if refused.count(429) == 16:
+                        gate.open()
+                return reply
 
-            refused: list[int] = []
-            refused_lock = threading.Lock()
-            replies = at_once(20, act)
-            assert outcomes(replies) == {(200, None): 4, (429, "ThrottlingException"): 16}
-            assert len(model.requests) == 4
-            assert outcomes(at_once(4, act)) == {(200, None): 4}
+        refused: list[int] = []
+        refused_lock = threading.Lock()
+        replies = at_once(20, act)
+        assert outcomes(replies) == {(200, None): 4, (429, "ThrottlingException"): 16}
+        assert len(model.requests) == 4
+        assert outcomes(at_once(4, act)) == {(200, None): 4}
 
 
 def test_samples_that_go_wrong_in_any_way_make_room_too(database: Path) -> None:
@@ -300,22 +297,24 @@ def test_samples_that_go_wrong_in_any_way_make_room_too(database: Path) -> None:
             case _:
                 await exchange.answer(b"{}")
 
-    with model_server(behaviour) as model:
-        settings = Settings(port=0, database=str(database), durability="normal", model=model.url, max_in_flight=1)
-        with running_server(settings) as server, RawClient(server.url, JOB_ARN) as client:
-            for path in PATHS:
-                for wish in ("refuse", "break", "garbage", "answer"):
-                    reply_status = status_of(client, path, b'{"do": "%b"}' % wish.encode())
-                    assert reply_status != 429
-                abandoned, asked = model.left, len(model.requests)
-                with RawClient(server.url, JOB_ARN) as leaving:
-                    leaving.send_only(path, b'{"do": "wait"}', leaving.sample_headers("t"))
-                    model.wait_for_requests(asked + 1)
-                model.wait_until_left(abandoned + 1)
-                eventually(lambda path=path: status_of(client, path, b'{"do": "answer"}') == 200, "room")  # type: ignore[misc]
-            assert client.complete("t").status == 200
-            for _ in range(3):
-                assert client.sample("t", b'{"do": "answer"}').status == 400
+    with (
+        model_server(behaviour) as model,
+        emulator_before(model, database, max_in_flight=1) as server,
+        RawClient(server.url, JOB_ARN) as client,
+    ):
+        for path in PATHS:
+            for wish in ("refuse", "break", "garbage", "answer"):
+                reply_status = status_of(client, path, b'{"do": "%b"}' % wish.encode())
+                assert reply_status != 429
+            abandoned, asked = model.left, len(model.requests)
+            with RawClient(server.url, JOB_ARN) as leaving:
+                leaving.send_only(path, b'{"do": "wait"}', leaving.sample_headers("t"))
+                model.wait_for_requests(asked + 1)
+            model.wait_until_left(abandoned + 1)
+            eventually(lambda path=path: status_of(client, path, b'{"do": "answer"}') == 200, "room")  # type: ignore[misc]
+        assert client.complete("t").status == 200
+        for _ in range(3):
+            assert client.sample("t", b'{"do": "answer"}').status == 400
 
 
 def test_clients_that_leave_at_random_moments_leave_no_trace_but_their_turns(
@@ -326,7 +325,6 @@ def test_clients_that_leave_at_random_moments_leave_no_trace_but_their_turns(
     print(f"seed {seed}")
     names = [f"t-{number}" for number in range(40)]
     with model_server(echo) as model:
-        settings = Settings(port=0, database=str(database), durability="normal", model=model.url, max_in_flight=20)
 
         def leave_often(index: int) -> None:
             choose = random.Random(seed + index)
@@ -342,7 +340,7 @@ def test_clients_that_leave_at_random_moments_leave_no_trace_but_their_turns(
                     if choose.random() < 0.5:
                         client.receive_some(choose.randint(0, 100))
 
-        with running_server(settings) as server:
+        with emulator_before(model, database, max_in_flight=20) as server:
             at_once(20, leave_often)
             with RawClient(server.url, JOB_ARN) as client:
                 # Who left without waiting holds its room until the server has noticed.

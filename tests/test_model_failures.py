@@ -232,15 +232,16 @@ def test_a_turn_whose_client_goes_away_in_mid_stream_is_aborted_with_the_bytes_s
         assert (turn.status, turn.response, turn.http_status) == (TurnStatus.ABORTED, b"data: 1\n\n", 200)
 
 
+@pytest.mark.parametrize("size", [2, 100_000, 1_000_000])  # uvicorn stops reading at 64 KiB of a body
 @pytest.mark.parametrize("path", PATHS)
-def test_a_turn_whose_client_goes_away_before_the_answer_is_aborted(rig: MakeRig, path: str) -> None:
+def test_a_turn_whose_client_goes_away_before_the_answer_is_aborted(rig: MakeRig, path: str, size: int) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.until_client_left()
         raise ClientLeft
 
     with rig(behaviour) as it:
         leaving = it.another_client()
-        leaving.send_only(path, b"{}", leaving.sample_headers(it.trajectory))
+        leaving.send_only(path, b"x" * size, leaving.sample_headers(it.trajectory))
         it.model.wait_for_requests(1)
         leaving.close()
         it.model.wait_until_left()

@@ -12,8 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from emulator.server import Server
-from emulator.settings import Settings
-from emulator.testing import running_server
 from tests.conftest import JOB_ARN
 from tests.model_servers import PATIENCE, Exchange, ModelServerThread, model_server
 from tests.raw_client import (
@@ -26,6 +24,7 @@ from tests.raw_client import (
     check_error,
     headers_of,
 )
+from tests.rig import emulator_before
 
 SAMPLING = [SAMPLE, STREAM, CHAT]
 LIMIT = 1 << 20
@@ -44,8 +43,7 @@ def model() -> Iterator[ModelServerThread]:
 @pytest.fixture(scope="module")
 def emulator(model: ModelServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     database = tmp_path_factory.mktemp("bodies") / "trajectories.db"
-    chosen = Settings(port=0, database=str(database), durability="normal", model=model.url, max_request_bytes=LIMIT)
-    with running_server(chosen) as server:
+    with emulator_before(model, database, max_request_bytes=LIMIT) as server:
         yield server
 
 

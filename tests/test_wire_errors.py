@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.server import Server
-from emulator.settings import Settings
-from emulator.testing import running_server
 from emulator.trajectory import TurnStatus
 from tests.conftest import JOB_ARN
 from tests.model_servers import Exchange, ModelServerThread, model_server
@@ -27,6 +25,7 @@ from tests.raw_client import (
     check_error,
     check_shape,
 )
+from tests.rig import emulator_before
 from tests.stored import stored_turns
 
 SAMPLING = [SAMPLE, STREAM, CHAT]
@@ -50,8 +49,7 @@ def model() -> Iterator[ModelServerThread]:
 @pytest.fixture(scope="module")
 def emulator(model: ModelServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     database = tmp_path_factory.mktemp("errors") / "trajectories.db"
-    chosen = Settings(port=0, database=str(database), durability="normal", model=model.url)
-    with running_server(chosen) as server:
+    with emulator_before(model, database) as server:
         yield server
 
 

@@ -11,10 +11,11 @@ from bench.plan import Scale, Study
 from bench.results import Figure, Results
 from bench.rig import ContenderFailed, Rig, Visit, say
 
-STREAMS, INTERVAL = 2000, 0.25
-
 #: How long the streams of ours are open, and those of the peers, in seconds.
 OURS, PEERS = 60, 15
+
+#: Ours have the model server's 64 events, those of the peers as many as fit.
+STREAMS, INTERVAL = 2000, OURS / 64
 
 SAMPLES_A_SECOND = 100
 

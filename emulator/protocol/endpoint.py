@@ -155,6 +155,9 @@ class Endpoint:
             call.code, call.problem = BROKEN_STREAM, "The server is stopping"
         except (BrokenStream, AWSError) as error:
             call.code, call.problem = BROKEN_STREAM, str(error)
+        except Exception:
+            log.exception("a stream failed")
+            call.code, call.problem = BROKEN_STREAM, "An internal error occurred; see the log"
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -225,8 +228,9 @@ async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
 
     def cancel() -> None:
         nonlocal gone
-        gone = True
-        task.cancel()
+        if not gone:  # it may be told twice: that the connection is closing, and that it is lost
+            gone = True
+            task.cancel()
 
     exchange.watch(cancel)
     try:

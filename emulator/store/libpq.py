@@ -76,6 +76,7 @@ def engine(url: DatabaseURL, session: Mapping[str, str]) -> Engine:
 
 
 def driver() -> Any:
+    """psycopg. Raises DatabaseError where it is not installed."""
     try:
         import psycopg
     except ImportError as error:
@@ -101,6 +102,7 @@ def parameters(url: DatabaseURL) -> dict[str, Any]:
 
 
 def set_all(session: Mapping[str, str]) -> bytes:
+    """SQL that gives a session its settings."""
     return "; ".join(f"SET {name} = '{value}'" for name, value in session.items()).encode()
 
 

@@ -73,7 +73,11 @@ class PostgreSQL:
                 dialect = connection.dialect
             self.Error: type[Exception] = driver().Error
             self._writes = WriteConnection(self._url, dialect, _begin_serving)
-            self._writes.open()
+            try:
+                self._writes.open()
+            except BaseException:
+                self.close()
+                raise
 
     def run(self, work: Callable[[Transaction], T], deadline: float) -> T:
         """Do `work` in a transaction that is committed when this returns; see `WriteConnection.run`."""

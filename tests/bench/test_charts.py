@@ -44,7 +44,7 @@ def test_a_logarithmic_axis_has_powers_of_ten_and_says_so() -> None:
 
 def test_values_series_and_names_are_written() -> None:
     written = texts(dot_plot("Time", "ms", ROWS, is_log=True))
-    assert {"Time", "peer & co", "ours", "median", "p99", "20.0 · 900", "0.200"} <= set(written)
+    assert {"Time", "peer & co", "ours", "median", "p99", "20.0 · 900", "0.200 · –"} <= set(written)
 
 
 def test_a_value_of_nothing_can_be_drawn() -> None:
