@@ -94,11 +94,11 @@ def test_the_time_of_one_may_be_up_while_others_of_its_batch_go_on_waiting(
     url: DatabaseURL, proxy: PostgreSQLProxy
 ) -> None:
     async def body() -> None:
-        async with store_on(proxy.url(url), 2 * SOON) as store:
+        async with store_on(proxy.url(url), 3 * SOON) as store:
             older, younger = await store.begin_turn(JOB_ARN, "older"), await store.begin_turn(JOB_ARN, "a younger one")
             async with busy_writer(store):
                 ending = await handed_over(end_turn(store, *older))
-                await asyncio.sleep(SOON)  # which makes the other one younger
+                await asyncio.sleep(2 * SOON)  # which makes the other one younger
                 younger_ending = await handed_over(end_turn(store, *younger))
                 # Begin, mark and commit of what keeps the writer busy come first.
                 proxy.once(Fate.IS_LOST, nth(3, is_answered), then_refuse=True)
@@ -139,7 +139,7 @@ def test_a_batch_that_may_be_committed_is_not_tried_again_for_the_younger_ones_i
 def test_a_server_that_says_nothing_any_more_is_given_up(
     url: DatabaseURL, proxy: PostgreSQLProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_connection, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", 2 * SOON)
 
     async def body() -> None:
         async with store_on(proxy.url(url), SOON) as store:
@@ -208,7 +208,7 @@ def test_a_statement_that_ran_out_of_its_time_is_tried_again(
 def test_a_lock_that_is_held_for_too_long_is_an_error_in_time(
     url: DatabaseURL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_connection, "GRACE", SOON)
+    monkeypatch.setattr(write_connection, "GRACE", 2 * SOON)
 
     async def body() -> None:
         async with store_on(url, SOON) as store:
