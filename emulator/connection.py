@@ -22,6 +22,9 @@ from emulator.protocol.errors import ValidationException, rest_json_body
 #: Bytes of a request's head, beyond what arrives with its last piece.
 MAX_HEAD = 64 * 1024
 
+#: So many bytes of a body wait for their reader, and the socket is no longer read.
+HIGH_WATER = 256 * 1024
+
 
 class Cycle(RequestResponseCycle):
     """One request and its response; the `Exchange` that endpoints use."""
@@ -29,9 +32,23 @@ class Cycle(RequestResponseCycle):
     connection: Connection
     task: asyncio.Task[None]  #: which serves it
 
-    def whole_body(self) -> bytearray | None:
+    def __init__(self, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self.pieces: list[bytes] = []  # of the body: to gather 64 KB in uvicorn's bytearray is to copy them twice
+        self.waiting_bytes = 0
+
+    def whole_body(self) -> bytes | None:
         """The request's body, if all of it has come; then there is nothing more to receive."""
-        return None if self.more_body else self.body
+        return None if self.more_body else b"".join(self.pieces)
+
+    async def receive(self) -> Any:
+        """ASGI's `receive`."""
+        message = await super().receive()
+        if message["type"] == "http.request":
+            message["body"] = b"".join(self.pieces)
+            self.pieces.clear()
+            self.waiting_bytes = 0
+        return message
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer, its head and body at once; `headers` without content-length. Once, and nothing else."""
@@ -131,6 +148,18 @@ class Connection(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body came."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        assert isinstance(cycle, Cycle)
+        cycle.pieces.append(body)
+        cycle.waiting_bytes += len(body)
+        if cycle.waiting_bytes > HIGH_WATER:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The request is whole; another one may follow."""

@@ -51,7 +51,7 @@ class Exchange(Protocol):
     task: asyncio.Task[None]  #: which serves the request
     keep_alive: bool  #: whether the connection takes another request after this one
 
-    def whole_body(self) -> bytearray | None:
+    def whole_body(self) -> bytes | None:
         """The request's body, if all of it has come; then there is nothing more to receive."""
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
@@ -169,7 +169,7 @@ async def read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Recei
     exchange: Exchange = scope["extensions"][EXCHANGE]
     whole = exchange.whole_body()
     if whole is not None and len(whole) <= limit:
-        return bytes(whole)
+        return whole
     length = headers.get(b"content-length")
     pieces, size = [], int(length) if length is not None else 0
     while size <= limit:
