@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
 from emulator.store import changes
 from emulator.store.changes import Key, OpenTrajectory
-from emulator.store.database import open_database
+from emulator.store.database import one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
-from emulator.store.writer import Writer
+from emulator.store.writer import StoreError, Writer
 from emulator.trajectory import Event, Status, TurnStatus, transition
 
 if TYPE_CHECKING:
@@ -161,13 +162,16 @@ class Store:
         await asyncio.shield(reset)
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query of `emulator.store.queries` on a read-only connection."""
+        """Run a query of `emulator.store.queries` on a read-only connection. Raises StoreError, and what it raises."""
         if self._readers is None:
             async with self._readers_lock:
                 if self._readers is None:
                     self._readers = await asyncio.to_thread(self._database.readers)
-        async with self._readers.connect() as connection:
-            return await connection.run_sync(query, *args, **kwargs)
+        try:
+            async with self._readers.connect() as connection:
+                return await connection.run_sync(query, *args, **kwargs)
+        except SQLAlchemyError as error:
+            raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:
         """Look a trajectory up, once for all turns that arrive meanwhile: each has its place in the line."""

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from emulator.address import DatabaseURL
-from emulator.store import StoreError, libpq, write_connection
+from emulator.store import StoreError, libpq, queries, write_connection
 from emulator.trajectory import Status
 from tests.conftest import JOB_ARN
 from tests.deployments import serving_together
@@ -68,6 +68,24 @@ def test_who_waits_longer_than_may_be_hears_so_and_later_all_is_well(
 
     asyncio.run(body())
     assert len(stored_turns(url, "t")) == 1
+    assert "Traceback" not in caplog.text
+
+
+def test_who_wants_to_read_meanwhile_hears_why_he_cannot(
+    url: DatabaseURL, proxy: PostgreSQLProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        async with store_on(proxy.url(url)) as store:
+            await store.begin_turn(JOB_ARN, "t")
+            assert len(await store.read(queries.find_trajectories, "t")) == 1
+            proxy.refuse_connections()
+            proxy.cut_all()
+            with pytest.raises(StoreError, match="could not be read"):
+                await store.read(queries.find_trajectories, "t")
+            proxy.accept_connections()
+            assert len(await store.read(queries.find_trajectories, "t")) == 1
+
+    asyncio.run(body())
     assert "Traceback" not in caplog.text
 
 
