@@ -45,7 +45,7 @@ def this_machine() -> Machine:
         processor=_processor(Path("/proc/cpuinfo").read_text()),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        kernel=f"{platform.system()} {platform.release()}",
+        kernel=f"{platform.system()} {platform.release().split('-')[0]}",
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
