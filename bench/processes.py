@@ -101,8 +101,10 @@ def others_seconds() -> float:
     """Processor time that the machine spent so far on anything but this process and what it has started and ended."""
     times = psutil.cpu_times()
     own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    # What the machine's host gave to other machines counts too.
-    busy = times.user + times.nice + times.system + getattr(times, "steal", 0.0)
+    # What the machine's host gave to other machines counts too. Network work in the kernel is an item of its own here,
+    # but part of the system time of processes.
+    busy = times.user + times.nice + times.system
+    busy += sum(getattr(times, name, 0.0) for name in ("irq", "softirq", "steal"))
     return busy - sum(each.ru_utime + each.ru_stime for each in own)
 
 

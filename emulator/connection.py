@@ -82,7 +82,7 @@ class Cycle(RequestResponseCycle):
         self.connection.gone = gone
         if gone is None:
             return
-        if self.flow.read_paused:  # as uvicorn does after 64 KiB of a body: nobody would notice the end
+        if self.flow.read_paused:  # by a large body: nobody would notice the end
             self.flow.resume_reading()
         if self.transport.is_closing():
             gone()
