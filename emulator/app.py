@@ -22,6 +22,7 @@ from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
+from emulator.protocol.codec import decode
 from emulator.protocol.endpoint import (
     EXCHANGE,
     Authenticate,
@@ -76,10 +77,10 @@ class App:
             path: Endpoint(
                 operation.name,
                 partial(operation.function, runtime),
-                load_service_model().operations[operation.model] if operation.model else None,
+                partial(decode, load_service_model().operations[operation.model]) if operation.model else None,
                 calls=self._calls,
                 method=operation.method,
-                openai=operation.openai,
+                error_body=openai_body if operation.openai else rest_json_body,
                 authenticate=authenticate,
                 authorize=authorize,
                 max_request_bytes=settings.max_request_bytes,
