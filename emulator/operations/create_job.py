@@ -32,7 +32,7 @@ async def create_job(
     category = read_category(job_category)
     if job_config_schema_version not in SCHEMA_VERSIONS:
         raise ResourceNotFound(
-            f"There is no schema version {job_config_schema_version} of {category}; there is {', '.join(SCHEMA_VERSIONS)}"
+            f"There is no schema version {job_config_schema_version} of {category}, only {SCHEMA_VERSIONS[-1]}"
         )
     try:
         await asyncio.to_thread(

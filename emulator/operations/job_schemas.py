@@ -30,9 +30,7 @@ async def describe_job_schema_version(
     category = read_category(job_category)
     version = job_config_schema_version or SCHEMA_VERSIONS[-1]
     if version not in SCHEMA_VERSIONS:
-        raise ResourceNotFound(
-            f"There is no schema version {version} of {category}; there is {', '.join(SCHEMA_VERSIONS)}"
-        )
+        raise ResourceNotFound(f"There is no schema version {version} of {category}, only {SCHEMA_VERSIONS[-1]}")
     return {
         "job_category": category,
         "job_config_schema_version": version,
