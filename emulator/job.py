@@ -122,6 +122,14 @@ class JobError(Exception):
     """A request does not fit a job. Raised before anything was changed."""
 
 
+class JobBusy(JobError):
+    """The job is under way."""
+
+
+class TooManyTags(JobError):
+    """A job would have more tags than it may."""
+
+
 class InvalidMove(JobError):
     """The job's status does not allow what was asked for."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from emulator.job import Category, Job, JobArn, JobError
+from emulator.job import Category, Job, JobArn, JobBusy, JobError
 from emulator.protocol.errors import (
     AWSError,
     InternalServiceError,
@@ -69,6 +69,7 @@ CONTROL_ERRORS = (JobError, StoreError)
 
 _ERRORS: dict[type[Exception], type[AWSError]] = {
     JobExists: ResourceInUse,
+    JobBusy: ResourceInUse,
     JobNotFound: ResourceNotFound,
     TooManyJobs: ResourceLimitExceeded,
     StoreError: InternalServiceError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from emulator.job import Job, SecondaryStatus, Transition
+from emulator.job import Job, SecondaryStatus, TooManyTags, Transition
 from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
 from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
 from emulator.operations.tags import merge_tags
@@ -41,6 +41,10 @@ async def create_job(
     except InvalidDocument as error:
         raise ValidationException(str(error)) from error
     created_at = now()
+    try:
+        own_tags = merge_tags({}, tags or [])
+    except TooManyTags as error:
+        raise control_error(error) from error
     job = Job(
         arn=control.arn(category, job_name),
         category=category,
@@ -51,7 +55,7 @@ async def create_job(
         created_at=created_at,
         modified_at=created_at,
         transitions=(Transition(SecondaryStatus.STARTING, created_at, message="Job created"),),
-        tags=merge_tags({}, tags or []),
+        tags=own_tags,
     )
     try:
         await control.store.write((job.arn, ""), store_job, job, most_active=1 if control.aws_limits else None)

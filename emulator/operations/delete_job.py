@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator.job import ACTIVE, Job, SecondaryStatus, move
+from emulator.job import ACTIVE, Job, JobBusy, SecondaryStatus, move
 from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
-from emulator.protocol.errors import ResourceInUse
 from emulator.store import now
 from emulator.store.jobs import change_job
 from emulator.store.jobs import delete_job as forget_job
@@ -21,7 +20,7 @@ async def delete_job(control: Control, *, job_name: str, job_category: str) -> d
 
     def deleting(job: Job) -> Job:
         if job.status in ACTIVE:
-            raise ResourceInUse(f"Job {job.name} is {job.status}; stop it first")
+            raise JobBusy(f"Job {job.name} is {job.status}; stop it first")
         return move(job, SecondaryStatus.DELETING, now())
 
     try:

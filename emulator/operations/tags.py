@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from emulator.job import Job
+from emulator.job import Job, TooManyTags
 from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_page_token
-from emulator.protocol.errors import ValidationException
 from emulator.store.jobs import change_job
 
 #: The service model's limit of a TagList.
@@ -22,10 +21,10 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def merge_tags(tags: Mapping[str, str], more: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Tags with others added; of equal keys the last one holds. Raises ValidationException for too many."""
+    """Tags with others added; of equal keys the last one holds. Raises TooManyTags."""
     merged = {**tags, **{tag["key"]: tag["value"] for tag in more}}
     if len(merged) > MOST_TAGS:
-        raise ValidationException(f"A job has at most {MOST_TAGS} tags")
+        raise TooManyTags(f"A job has at most {MOST_TAGS} tags")
     return merged
 
 

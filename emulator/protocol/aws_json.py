@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -57,7 +57,7 @@ def load_control_model() -> ControlModel:
     return ControlModel(description["operations"], description["shapes"])
 
 
-def decode(operation: str, body: bytes) -> dict[str, Any]:
+def decode(operation: str, _headers: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
     """The keyword arguments of an operation. Raises SerializationException, ValidationException."""
     model = load_control_model()
     try:
@@ -65,6 +65,11 @@ def decode(operation: str, body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise SerializationException("The request body is not valid JSON") from None
     return decode_shape(model.shapes, model.operations[operation]["input"]["shape"], document)
+
+
+def target(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What `X-Amz-Target` says: `SageMaker.CreateJob`."""
+    return next((value.decode("latin-1") for name, value in headers if name == b"x-amz-target"), None)
 
 
 def answer(operation: str, members: Mapping[str, Any]) -> Answer:

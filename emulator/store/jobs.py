@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, tuple_, update
 
-from emulator.job import Category, Job, JobError, JobStatus, SecondaryStatus, Transition
+from emulator.job import ACTIVE, Category, Job, JobError, JobStatus, SecondaryStatus, Transition
 from emulator.store.schema import jobs, known_jobs
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 
@@ -49,12 +49,9 @@ _DELETE = Statement(delete(jobs).where(jobs.c.job_arn == bindparam("arn")))
 
 _FORGET = Statement(delete(known_jobs).where(known_jobs.c.job_arn == bindparam("arn")))
 
-_COUNT_ACTIVE = Statement(
-    select(func.count()).where(
-        jobs.c.category == bindparam("category"),
-        jobs.c.status.in_([JobStatus.IN_PROGRESS.value, JobStatus.STOPPING.value]),
-    )
-)
+_is_active = or_(*(jobs.c.status == status.value for status in sorted(ACTIVE)))
+
+_COUNT_ACTIVE = Statement(select(func.count()).where(jobs.c.category == bindparam("category"), _is_active))
 
 
 def create_job(transaction: Transaction, job: Job, *, most_active: int | None) -> None:
@@ -115,8 +112,8 @@ def find_job(connection: Connection, arn: str) -> Job | None:
 
 def active_jobs(connection: Connection) -> list[Job]:
     """Jobs that are under way, the oldest first."""
-    query = select(*_COLUMNS).where(jobs.c.status.in_([JobStatus.IN_PROGRESS.value, JobStatus.STOPPING.value]))
-    return [_job(row._mapping) for row in connection.execute(query.order_by(jobs.c.id))]
+    query = select(*_COLUMNS).where(_is_active).order_by(jobs.c.id)
+    return [_job(row._mapping) for row in connection.execute(query)]
 
 
 def list_jobs(
