@@ -15,9 +15,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from emulator import __version__
 from emulator.calls import current_call
 from emulator.inference.model_server import ModelServer
-from emulator.management.captured import list_trajectories, show_trajectory, turn_bytes
+from emulator.management.captured import list_trajectories, settled_trajectory, show_trajectory, turn_bytes
 from emulator.management.emulator import Emulator, json_answer
-from emulator.management.registering import register_job, register_trajectory
+from emulator.management.registering import give_up_trajectory, register_job, register_trajectory
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
 from emulator.protocol.endpoint import ClientGone, error_answer
@@ -40,9 +40,11 @@ def routes(store: Store, model_server: ModelServer, settings: Settings, metrics:
         ("GET", "/trajectories", list_trajectories),
         ("GET", "/trajectories/{which:path}", show_trajectory),
         ("GET", "/turns/{which:path}", turn_bytes),
+        ("GET", "/settled/{which:path}", settled_trajectory),
         ("POST", "/reset", _reset),
         ("POST", "/jobs", register_job),
         ("POST", "/trajectories", register_trajectory),
+        ("POST", "/give-up", give_up_trajectory),
     )
     pages = [Route(path, _endpoint(emulator, function), methods=[method]) for method, path, function in table]
     return [Mount("/_emulator", routes=pages), Route("/metrics", _endpoint(emulator, _metrics), methods=["GET"])]
