@@ -34,7 +34,7 @@ class Scored:
 Group = Sequence[Scored]  #: rollouts of one prompt
 TurnAdvantages = list[float]  #: of one rollout
 
-#: From a batch's groups to their rollouts' advantages. Methods that look at one group alone do not mind how many there are.
+#: From a batch's groups to their rollouts' advantages.
 Method = Callable[[Sequence[Group]], list[list[TurnAdvantages]]]
 
 
@@ -84,7 +84,7 @@ def rloo(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
 
 
 def reinforce_pp(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
-    """What is still to come, normalized over the tokens of the batch: REINFORCE++ (Hu et al. 2025, arXiv:2501.03262)."""
+    """What is still to come, normalized over the batch's tokens: REINFORCE++ (Hu et al. 2025, arXiv:2501.03262)."""
     return _whitened(groups, monte_carlo(groups))
 
 

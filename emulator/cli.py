@@ -16,7 +16,8 @@ REFUSED = 2
 
 COMMANDS = {
     "serve": "run the emulator",
-    "trajectories": "look at what was captured: list, show, export",
+    "trajectories": "look at what was captured: list, show",
+    "export": "write what was captured as JSON Lines or parquet: native, openai, trl, tokens",
     "db": "look after the database: upgrade, backup, check, copy",
 }
 

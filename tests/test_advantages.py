@@ -29,8 +29,8 @@ def scored() -> st.SearchStrategy[Scored]:
     rewards = st.integers(-8, 8).map(lambda number: number / 4)
 
     def rollout(tokens: list[int]) -> st.SearchStrategy[Scored]:
-        lists = st.one_of(st.lists(rewards, min_size=n, max_size=n) for n in {1, len(tokens)})
-        return lists.map(lambda given: Scored(given, tokens))
+        one, many = (st.lists(rewards, min_size=n, max_size=n) for n in (1, len(tokens)))
+        return (one | many).map(lambda given: Scored(given, tokens))
 
     return st.lists(st.integers(1, 9), min_size=1, max_size=4).flatmap(rollout)
 
@@ -54,7 +54,9 @@ def test_monte_carlo_is_what_is_still_to_come() -> None:
 
 def test_group_based_is_the_reward_normalized_within_its_group() -> None:
     assert only("group_based", whole(1, 0)) == [1, -1]
-    assert only("group_based", whole(1, 0, 0, 0, tokens=[3, 4])) == pytest.approx([math.sqrt(3), *[-1 / math.sqrt(3)] * 3])
+    assert only("group_based", whole(1, 0, 0, 0, tokens=[3, 4])) == pytest.approx(
+        [math.sqrt(3), *[-1 / math.sqrt(3)] * 3]
+    )
     assert only("group_based", whole(0.1, 0.1, 0.1)) == [0, 0, 0]
     assert only("group_based", whole(5)) == [0]
 
@@ -81,7 +83,9 @@ def test_reinforce_pp_normalizes_over_the_tokens_of_the_batch() -> None:
 def test_reinforce_pp_with_baseline_takes_the_groups_mean_off_first() -> None:
     # Less their means: 1, -1, 2, -2, one token each; variance 10/4.
     found = advantages("reinforce_pp_baseline", [whole(2, 0), whole(14, 10)])
-    assert [turns[0] for group in found for turns in group] == pytest.approx([v / math.sqrt(2.5) for v in (1, -1, 2, -2)])
+    assert [turns[0] for group in found for turns in group] == pytest.approx(
+        [v / math.sqrt(2.5) for v in (1, -1, 2, -2)]
+    )
 
 
 def test_rewards_that_are_all_alike_are_no_advantage_however_they_are_rounded() -> None:
@@ -113,7 +117,9 @@ def test_gpg_makes_up_for_groups_that_teach_nothing() -> None:
 def test_every_turn_of_every_rollout_has_a_finite_advantage(batch: list[Group]) -> None:
     for method in METHODS:
         found = advantages(method, batch)
-        assert [[len(turns) for turns in group] for group in found] == [[len(s.tokens) for s in group] for group in batch]
+        assert [[len(turns) for turns in group] for group in found] == [
+            [len(s.tokens) for s in group] for group in batch
+        ]
         assert all(math.isfinite(value) for group in found for turns in group for value in turns)
 
 
