@@ -82,22 +82,22 @@ def _schema(kind: Kind | Many | Shape) -> dict[str, Any]:
 
 def arrow_schema(shape: Shape, metadata: Mapping[str, str]) -> pa.Schema:
     """The columns in parquet."""
-    import pyarrow
+    import pyarrow as pa
 
-    return pyarrow.schema(_arrow_fields(shape, pyarrow.json_()), dict(metadata))
+    return pa.schema(_arrow_fields(shape, pa.json_()), dict(metadata))
 
 
 def stored_schema(shape: Shape) -> pa.Schema:
     """The same with JSON as text, from which pyarrow can make columns of Python's objects; they are cast then."""
-    import pyarrow
+    import pyarrow as pa
 
-    return pyarrow.schema(_arrow_fields(shape, pyarrow.string()))
+    return pa.schema(_arrow_fields(shape, pa.string()))
 
 
 def _arrow_fields(shape: Shape, json_type: pa.DataType) -> list[pa.Field]:
-    import pyarrow
+    import pyarrow as pa
 
-    return [pyarrow.field(name, _arrow_type(field.kind, json_type)) for name, field in shape.items()]
+    return [pa.field(name, _arrow_type(field.kind, json_type)) for name, field in shape.items()]
 
 
 def _arrow_type(kind: Kind | Many | Shape, json_type: pa.DataType) -> pa.DataType:

@@ -1,7 +1,7 @@
 """Formats of TRL's data sets: `trl-sft`, `trl-grpo` and `trl-dpo`, all conversational.
 
-As TRL's chat templates want it, a content is a text (empty beside tool calls), a call's arguments are an object, and what
-is null is left out. `tools` is JSON text, which TRL reads, so that no loader mixes up their parameters.
+As TRL's chat templates want it, a content is a text (empty beside tool calls), a call's arguments are an object, and
+what is null is left out. `tools` is JSON text, which TRL reads, so that no loader mixes up their parameters.
 """
 
 from __future__ import annotations

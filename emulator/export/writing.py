@@ -55,11 +55,12 @@ def json_lines(rows: Iterator[Row]) -> Iterator[bytes]:
 def parquet(rows: Iterator[Row], shape: Shape, schema_name: str) -> Iterator[bytes]:
     """A file with a row group for each so many bytes. Raises NoParquet."""
     require_parquet()
-    import pyarrow.parquet
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     schema = arrow_schema(shape, {"job-runtime-local": schema_name})
     sink = _Sink()
-    with pyarrow.parquet.ParquetWriter(pyarrow.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
         for table in _tables(rows, shape, stored_schema(shape)):
             writer.write_table(table.cast(schema), row_group_size=table.num_rows)
             yield from sink.take()
@@ -67,20 +68,20 @@ def parquet(rows: Iterator[Row], shape: Shape, schema_name: str) -> Iterator[byt
 
 
 def _tables(rows: Iterator[Row], shape: Shape, schema: pa.Schema) -> Iterator[pa.Table]:
-    import pyarrow
+    import pyarrow as pa
 
     batches: list[pa.RecordBatch] = []
     size = count = 0
     for row in rows:
-        batches.append(pyarrow.RecordBatch.from_pylist([arrow_row(row, shape)], schema=schema))
+        batches.append(pa.RecordBatch.from_pylist([arrow_row(row, shape)], schema=schema))
         size += batches[-1].nbytes
         count += 1
         if size >= ROW_GROUP or count >= ROW_GROUP_ROWS:
-            yield pyarrow.Table.from_batches(batches, schema)
+            yield pa.Table.from_batches(batches, schema)
             batches.clear()
             size = count = 0
     if batches:
-        yield pyarrow.Table.from_batches(batches, schema)
+        yield pa.Table.from_batches(batches, schema)
 
 
 class _Sink:
