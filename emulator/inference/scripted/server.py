@@ -139,7 +139,7 @@ def _tokenize(request: ModelRequest, script: Script) -> _Answer:  # noqa: ARG001
         tokens = pieces(asked["prompt"])
     else:
         check_messages(asked)
-        tokens = chat_prompt(asked)
+        tokens = chat_prompt(asked, answering=asked.get("add_generation_prompt") is not False)
     return _json(
         {
             "count": len(tokens),
