@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from emulator.job import ACTIVE, Category, Job, JobError, JobStatus, SecondaryStatus, Transition
-from emulator.store.schema import jobs, known_jobs
+from emulator.store.schema import job_rollouts, jobs, known_jobs
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 
 
@@ -88,6 +88,40 @@ def delete_job(transaction: Transaction, arn: str) -> None:
     transaction.run(_FORGET, arn=arn)
 
 
+_job_id = select(jobs.c.id).where(jobs.c.job_arn == bindparam("arn")).scalar_subquery()
+
+_ROLLOUT = ("part", "row", "member")
+
+_ATTEMPT = Statement(
+    insert(job_rollouts)
+    .inline()
+    .from_select(
+        ["job", *_ROLLOUT, "trajectory_id"],
+        select(
+            jobs.c.id,
+            *(bindparam(name, type_=job_rollouts.c[name].type) for name in (*_ROLLOUT, "trajectory_id")),
+        ).where(jobs.c.job_arn == bindparam("arn")),
+    ),
+    "ON CONFLICT (job, part, row, member) DO UPDATE SET trajectory_id = excluded.trajectory_id",
+)
+
+_OVER = Statement(
+    update(job_rollouts)
+    .where(job_rollouts.c.job == _job_id, *(job_rollouts.c[name] == bindparam(f"its_{name}") for name in _ROLLOUT))
+    .values(result=bindparam("outcome"))
+)
+
+
+def note_attempt(transaction: Transaction, arn: str, part: str, row: int, member: int, trajectory_id: str) -> None:
+    """An agent is about to be asked for a rollout of a job."""
+    transaction.run(_ATTEMPT, arn=arn, part=part, row=row, member=member, trajectory_id=trajectory_id)
+
+
+def note_result(transaction: Transaction, arn: str, part: str, row: int, member: int, result: str) -> None:
+    """A rollout of a job is over; `result` is JSON."""
+    transaction.run(_OVER, arn=arn, its_part=part, its_row=row, its_member=member, outcome=result)
+
+
 @dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs are meant; what is None does not matter. Times are microseconds, both ends exclusive."""
@@ -99,6 +133,16 @@ class JobFilter:
     created_before: int | None = None
     modified_after: int | None = None
     modified_before: int | None = None
+
+
+def rollouts_of_part(connection: Connection, arn: str, part: str) -> dict[tuple[int, int], tuple[str, str | None]]:
+    """The rollouts of a step that were begun: by row and member the trajectory, and the result if it is over."""
+    query = (
+        select(job_rollouts)
+        .join(jobs, jobs.c.id == job_rollouts.c.job)
+        .where(jobs.c.job_arn == arn, job_rollouts.c.part == part)
+    )
+    return {(each.row, each.member): (each.trajectory_id, each.result) for each in connection.execute(query)}
 
 
 _SORTED_BY = {"Name": jobs.c.name, "CreationTime": jobs.c.created_at, "Status": jobs.c.status}

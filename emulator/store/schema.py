@@ -95,6 +95,18 @@ trajectories = Table(
     sqlite_autoincrement=True,  # an id is never used again: a late turn must not find another trajectory
 )
 
+#: What jobs have done: a row for each rollout of a step, from its first attempt on.
+job_rollouts = Table(
+    "job_rollouts",
+    metadata,
+    Column("job", _ROW, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Text, primary_key=True),  # "train-3": of which step
+    Column("row", Integer, primary_key=True),  # of the dataset
+    Column("member", Integer, primary_key=True),  # of the row's group
+    Column("trajectory_id", Text, nullable=False),  # of the last attempt
+    Column("result", Text),  # JSON, when it is over
+)
+
 #: The small columns stand first: SQLite reads them without touching the pages that hold the bodies.
 turns = Table(
     "turns",

@@ -32,6 +32,15 @@ def upgrade() -> None:
         sa.Column("document", sa.Text, nullable=False),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "job_rollouts",
+        sa.Column("job", row, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("part", sa.Text, primary_key=True),
+        sa.Column("row", sa.Integer, primary_key=True),
+        sa.Column("member", sa.Integer, primary_key=True),
+        sa.Column("trajectory_id", sa.Text, nullable=False),
+        sa.Column("result", sa.Text),
+    )
     op.create_index("jobs_by_name", "jobs", ["category", "name"])
     op.create_index("jobs_by_time", "jobs", ["category", "created_at", "id"])
     op.create_index("jobs_by_status", "jobs", ["category", "status", "id"])
