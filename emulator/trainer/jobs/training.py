@@ -58,7 +58,7 @@ async def train(run: JobRun, config: JobConfig) -> None:
     run.mlflow = await run.services.tracker.begin(run.job, config, config.hyperparameters)
     done = run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0)
     await run.update(**({"MlflowDetails": dict(run.mlflow.details)} if run.mlflow.details else {}))
-    await _progress(run, plan, done)
+    await run.update(ProgressInfo=_progress(plan, done))
     await run.say(NO_UPDATE)
     try:
         async with run.agent(config) as agent:
@@ -81,7 +81,7 @@ async def _plan(run: JobRun, config: JobConfig) -> Plan:
     held_out = await run.services.cloud.read_dataset(validation) if validation else []
     parameters = config.hyperparameters
     batch = parameters["global_batch_size"]
-    if (len(rows) <= batch and run.services.aws_limits) or len(rows) < batch:
+    if len(rows) <= batch:
         raise JobFailed(  # OBSERVED: the text
             f"ClientError: Training data has {len(rows)} prompts but global_batch_size is {batch}. "
             "The number of prompts must be greater than the batch size."
@@ -92,15 +92,13 @@ async def _plan(run: JobRun, config: JobConfig) -> Plan:
     )
 
 
-async def _progress(run: JobRun, plan: Plan, step: int) -> None:
-    await run.update(
-        ProgressInfo={
-            "BatchSize": plan.batch_size,
-            "CurrentStep": step,
-            "MaxSteps": plan.max_steps,
-            "StepsPerEpoch": plan.steps_per_epoch,
-        }
-    )
+def _progress(plan: Plan, step: int) -> dict[str, int]:
+    return {
+        "BatchSize": plan.batch_size,
+        "CurrentStep": step,
+        "MaxSteps": plan.max_steps,
+        "StepsPerEpoch": plan.steps_per_epoch,
+    }
 
 
 async def _step(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, step: int) -> None:
@@ -129,8 +127,8 @@ async def _step(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, step: 
     if step == plan.max_steps or (val_every and step % val_every == 0):
         metrics |= await _validate(run, config, plan, agent, step)
     await _log(run, part, results, metrics, step)
-    await _count(run, results, tokens)
-    await _progress(run, plan, step)
+    # Together, so that a step which another server does again is counted once.
+    await run.update(BillableTokenUsage=_billable(run, results, tokens), ProgressInfo=_progress(plan, step))
 
 
 async def _validate(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, step: int) -> Metrics:
@@ -170,15 +168,15 @@ async def _log(run: JobRun, part: str, results: Sequence[RolloutResult], metrics
         await run.say(json.dumps({"step": step, **metrics}))
 
 
-async def _count(run: JobRun, results: Sequence[RolloutResult], tokens: StepTokens) -> None:
-    """What would be billed: tokens that the model read, wrote, and was trained on."""
+def _billable(run: JobRun, results: Sequence[RolloutResult], tokens: StepTokens) -> dict[str, int]:
+    """What would be billed so far: tokens that the model read, wrote, and was trained on."""
     before: dict[str, Any] = run.job.output.get("BillableTokenUsage", {})
     more = {
         "PrefillTokenCount": sum(result.prompt_tokens for result in results),
         "SampleTokenCount": sum(result.response_tokens for result in results),
         "TrainTokenCount": tokens.total,
     }
-    await run.update(BillableTokenUsage={name: before.get(name, 0) + count for name, count in more.items()})
+    return {name: before.get(name, 0) + count for name, count in more.items()}
 
 
 async def _promote(run: JobRun, config: JobConfig) -> None:
