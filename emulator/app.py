@@ -18,10 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from emulator import management
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
+from emulator.control import ControlPlane
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
+from emulator.protocol import aws_json
 from emulator.protocol.codec import decode
 from emulator.protocol.endpoint import (
     EXCHANGE,
@@ -53,8 +55,8 @@ LAST_WORDS = 5.0
 class App:
     """The emulator as an ASGI application. `start` before it serves, `aclose` after."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises InvalidSetting for a model server that cannot be."""
+    def __init__(self, settings: Settings, url: str) -> None:
+        """`url`: where it will be reached. Raises InvalidSetting for a model server that cannot be."""
         self.settings = settings
         address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
@@ -88,6 +90,9 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
+        self._control = ControlPlane(
+            settings, self.store, url, calls=self._calls, authenticate=authenticate, authorize=authorize
+        )
         pages = management.routes(self.store, self.model_server, settings, self.metrics)
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
@@ -99,6 +104,7 @@ class App:
         await self.store.start()
         try:
             await self.model_server.start()
+            await self._control.start()
         except BaseException:
             await self.store.aclose()
             raise
@@ -106,6 +112,7 @@ class App:
     async def aclose(self) -> None:
         """End the model server, commit what is waiting, and let the database go."""
         try:
+            await self._control.aclose()
             await self.model_server.aclose()
         finally:
             await self.store.aclose()
@@ -156,6 +163,9 @@ class App:
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if path == "/" and (endpoint := self._control.endpoints.get(aws_json.target(scope["headers"]))) is not None:
+            await endpoint(scope, receive, send)
+            return
         is_page = path == "/metrics" or path.startswith("/_emulator")
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:

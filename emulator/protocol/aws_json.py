@@ -67,9 +67,9 @@ def decode(operation: str, _headers: Mapping[bytes, bytes], body: bytes) -> dict
     return decode_shape(model.shapes, model.operations[operation]["input"]["shape"], document)
 
 
-def target(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """What `X-Amz-Target` says: `SageMaker.CreateJob`."""
-    return next((value.decode("latin-1") for name, value in headers if name == b"x-amz-target"), None)
+def target(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """What `X-Amz-Target` says, `SageMaker.CreateJob`; nothing if it is not there."""
+    return next((value.decode("latin-1") for name, value in headers if name == b"x-amz-target"), "")
 
 
 def answer(operation: str, members: Mapping[str, Any]) -> Answer:

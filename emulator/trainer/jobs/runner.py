@@ -30,7 +30,7 @@ class Jobs:
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def resume(self, jobs: list[Job]) -> None:
+    def resume(self, jobs: list[Job]) -> None:
         """Go on with jobs that were under way when another server ended."""
         for job in jobs:
             self._begin(job, resumed=True)
