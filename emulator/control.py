@@ -16,11 +16,11 @@ from emulator.protocol.errors import aws_json_body
 from emulator.settings import Settings
 from emulator.store import Store
 from emulator.store.jobs import active_jobs
-from emulator.trainer.jobs.runner import Jobs
-from emulator.trainer.jobs.services import JobFailed
 
 if TYPE_CHECKING:
+    from emulator.job import Job
     from emulator.trainer.agents import Agent
+    from emulator.trainer.jobs.runner import Jobs
     from emulator.trainer.jobs.services import Services
 
 #: The real trainer's rate of new rollouts, a second.
@@ -42,8 +42,9 @@ class ControlPlane:
     ) -> None:
         """`url`: where this server is reached."""
         self._store = store
-        self._jobs = Jobs(partial(_services, settings, store, url))
-        control = Control(store, self._jobs, settings.region, settings.own_account, settings.limits == "aws")
+        self._make_services = partial(_services, settings, store, url)
+        self._jobs: Jobs | None = None
+        control = Control(store, self, settings.region, settings.own_account, settings.limits == "aws")
         #: By what `X-Amz-Target` says.
         self.endpoints = {
             f"{aws_json.TARGET}{name}": Endpoint(
@@ -61,12 +62,28 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Go on with the jobs that a server before this one has left. Raises StoreError."""
-        if left := await self._store.read(active_jobs):
-            self._jobs.resume(left)
+        for job in await self._store.write(("", ""), active_jobs):
+            self._runner().resume(job)
 
     async def aclose(self) -> None:
         """Leave off where the jobs are."""
-        await self._jobs.aclose()
+        if self._jobs is not None:
+            await self._jobs.aclose()
+
+    def begin(self, job: Job) -> None:
+        """Start on a job that was just stored."""
+        self._runner().begin(job)
+
+    def stop(self, arn: str) -> None:
+        """Have a job under way end soon."""
+        self._runner().stop(arn)
+
+    def _runner(self) -> Jobs:
+        if self._jobs is None:
+            from emulator.trainer.jobs.runner import Jobs
+
+            self._jobs = Jobs(self._make_services())
+        return self._jobs
 
 
 async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], **members: Any) -> Answer:
@@ -94,6 +111,7 @@ def _services(settings: Settings, store: Store, url: str) -> Services:
 def _find_agent(settings: Settings, url: str, arn: str, timeout: float) -> Agent:
     """The local agent that stands for an ARN. Raises JobFailed."""
     from emulator.trainer.agents import AgentContext, InvalidAgent, agent_environment, find_agent
+    from emulator.trainer.jobs.services import JobFailed
 
     target = settings.agent_targets.get(arn) or settings.agent_targets.get("")
     if target is None:

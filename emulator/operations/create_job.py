@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from emulator.job import Job, SecondaryStatus, TooManyTags, Transition
-from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
 from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
 from emulator.operations.tags import merge_tags
 from emulator.protocol.errors import ResourceNotFound, ValidationException
@@ -29,6 +28,8 @@ async def create_job(
     Raises ValidationException for a document that does not fit its schema, ResourceNotFound for a schema version that
     there is not, ResourceInUse for a name that is taken, ResourceLimitExceeded, InternalServiceError.
     """
+    from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
+
     category = read_category(job_category)
     if job_config_schema_version not in SCHEMA_VERSIONS:
         raise ResourceNotFound(

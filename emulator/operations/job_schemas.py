@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator.job_config import SCHEMA_VERSIONS, schema_text
 from emulator.operations.control import Control, read_category, read_page_token
 from emulator.protocol.errors import ResourceNotFound
 
@@ -17,6 +16,8 @@ async def list_job_schema_versions(
     max_results: int | None,  # noqa: ARG001 (one page holds all)
 ) -> dict[str, Any]:
     """The versions that there are. Raises ValidationException for any token: none was given."""
+    from emulator.job_config import SCHEMA_VERSIONS
+
     read_category(job_category)
     if next_token is not None:
         read_page_token({"schemas": None}, next_token)
@@ -27,6 +28,8 @@ async def describe_job_schema_version(
     _control: Control, *, job_category: str, job_config_schema_version: str | None
 ) -> dict[str, Any]:
     """The JSON Schema of a version, the newest if none is named. Raises ResourceNotFound."""
+    from emulator.job_config import SCHEMA_VERSIONS, schema_text
+
     category = read_category(job_category)
     version = job_config_schema_version or SCHEMA_VERSIONS[-1]
     if version not in SCHEMA_VERSIONS:

@@ -51,6 +51,8 @@ _FORGET = Statement(delete(known_jobs).where(known_jobs.c.job_arn == bindparam("
 
 _is_active = or_(*(jobs.c.status == status.value for status in sorted(ACTIVE)))
 
+_ACTIVE = Statement(select(*_COLUMNS).where(_is_active).order_by(jobs.c.id))
+
 _COUNT_ACTIVE = Statement(select(func.count()).where(jobs.c.category == bindparam("category"), _is_active))
 
 
@@ -76,10 +78,15 @@ def change_job(transaction: Transaction, arn: str, change: Callable[[Job], Job])
     row = transaction.row(_FIND, arn=arn)
     if row is None:
         raise JobNotFound(f"There is no job {arn}")
-    changed = change(_job(dict(zip((column.name for column in _COLUMNS), row, strict=True))))
+    changed = change(_job_of(row))
     values = _row(changed)
     transaction.run(_SAVE, arn=arn, **{f"new_{name}": values[name] for name in _CHANGED})
     return changed
+
+
+def active_jobs(transaction: Transaction) -> list[Job]:
+    """Jobs that are under way, the oldest first. By the writer's connection: to open another one takes a start long."""
+    return [_job_of(row) for row in transaction.rows(_ACTIVE)]
 
 
 def delete_job(transaction: Transaction, arn: str) -> None:
@@ -154,12 +161,6 @@ def find_job(connection: Connection, arn: str) -> Job | None:
     return None if row is None else _job(row._mapping)
 
 
-def active_jobs(connection: Connection) -> list[Job]:
-    """Jobs that are under way, the oldest first."""
-    query = select(*_COLUMNS).where(_is_active).order_by(jobs.c.id)
-    return [_job(row._mapping) for row in connection.execute(query)]
-
-
 def list_jobs(
     connection: Connection,
     which: JobFilter,
@@ -201,6 +202,10 @@ def _conditions(which: JobFilter) -> list[Any]:
         if before is not None:
             conditions.append(column < before)
     return conditions
+
+
+def _job_of(row: tuple[Any, ...]) -> Job:
+    return _job(dict(zip((column.name for column in _COLUMNS), row, strict=True)))
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from emulator.job import Job, JobError, JobStatus, SecondaryStatus
 from emulator.job_config import read_config
@@ -23,17 +22,14 @@ RESTARTING = "Restarting job due to retriable internal error"  # OBSERVED: the t
 class Jobs:
     """Who runs jobs. Belongs to one event loop."""
 
-    def __init__(self, services: Callable[[], Services]) -> None:
-        """`services` is called when the first job begins: what it brings is heavy."""
-        self._make_services = services
-        self._services: Services | None = None
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def resume(self, jobs: list[Job]) -> None:
-        """Go on with jobs that were under way when another server ended."""
-        for job in jobs:
-            self._begin(job, resumed=True)
+    def resume(self, job: Job) -> None:
+        """Go on with a job that was under way when another server ended."""
+        self._begin(job, resumed=True)
 
     def begin(self, job: Job) -> None:
         """Start on a job that was just stored."""
@@ -52,14 +48,12 @@ class Jobs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, job: Job, *, resumed: bool) -> None:
-        if self._services is None:
-            self._services = self._make_services()
-        task = asyncio.create_task(self._run(job, self._services, resumed=resumed), name=job.arn)
+        task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
         self._tasks[job.arn] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.arn, None))
 
-    async def _run(self, job: Job, services: Services, *, resumed: bool) -> None:
-        run = self._runs[job.arn] = JobRun(job, services)
+    async def _run(self, job: Job, *, resumed: bool) -> None:
+        run = self._runs[job.arn] = JobRun(job, self._services)
         try:
             if resumed:
                 if job.status is JobStatus.STOPPING:
