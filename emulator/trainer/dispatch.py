@@ -132,9 +132,11 @@ class Dispatcher:
         except AgentFailed as error:
             return str(error)
         except TimeoutError:
-            if settling.done():
+            # Whichever of the two was waited for is cancelled by now.
+            if settling.done() and not settling.cancelled():
                 return "settled"
-            state = "the agent had answered" if asking.done() else "the agent had not answered"
+            has_answered = asking.done() and not asking.cancelled()
+            state = "the agent had answered" if has_answered else "the agent had not answered"
             return f"not done within {self.limits.timeout:g} s; {state}"
         finally:
             asking.cancel()
