@@ -14,7 +14,7 @@ from emulator.trainer.agents import Agent, AgentFailed
 from emulator.trainer.payloads import Destination, InferenceParameters, Spelling, rollout_request
 from emulator.trainer.rollouts import Attempt, Recorded, Rollout, RolloutResult, failure_of
 from emulator.trainer.runtime import Runtime, RuntimeGone
-from emulator.trajectory import is_settled
+from emulator.trajectory import Status, is_settled
 
 #: Seconds that an agent gets to answer when its rollout is settled, before its connection is cut.
 LAST_WORDS = 10.0
@@ -93,8 +93,13 @@ class Dispatcher:
 
     async def _picked_up(self, rollout: Rollout, trajectory_id: str) -> RolloutResult | None:
         """What an interrupted attempt came to, if it came to something; else it is given up, and begun anew."""
-        if await self.runtime.recorded(self.job_arn, trajectory_id) is None:
+        recorded = await self.runtime.recorded(self.job_arn, trajectory_id)
+        if recorded is None:
             return None
+        if recorded.status is Status.READY and not self.agent.answers_when_done:
+            with suppress(TimeoutError):  # an agent that lives on may be about to send the reward
+                async with asyncio.timeout(min(LAST_WORDS, self.limits.timeout)):
+                    await self.runtime.settled(self.job_arn, trajectory_id)
         attempt, recorded = await self._account(trajectory_id, "the run was interrupted", 0.0)
         return _result(rollout, [attempt], recorded) if attempt.failure is None else None
 

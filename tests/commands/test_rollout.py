@@ -82,17 +82,17 @@ def test_an_agent_is_sent_what_the_options_say_and_no_more(tmp_path: Path) -> No
     for payload in ("documented", "sdk", "both"):
         with agent_server(lambda body: act({"instance": {}, **body})) as server:
             arguments = (dataset, "--agent", server.url, "--payload", payload, "--report", f"{payload}.json", *options)
-            status, out, errors = rolled(tmp_path, *arguments)
+            status, _, errors = rolled(tmp_path, *arguments)
             if payload == "sdk":
                 assert status in (0, 1), errors
             ((_, _, body), *_) = server.asked
         metadata = body["metadata"]
-        documented = {
+        documented: dict[str, Any] = {
             "prompt": "question 0",
             "metadata": {"jobArn": metadata.get("jobArn"), "rolloutId": metadata.get("rolloutId")},
             "inferenceParams": {"temperature": 0.5, "topP": 0.9, "maxTokens": 64},
         }
-        sdk = {
+        sdk: dict[str, Any] = {
             "instance": {"prompt": "question 0", "id": 7},
             "metadata": {"job_arn": metadata.get("job_arn"), "trajectory_id": metadata.get("trajectory_id")},
             "inference_params": {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64},
@@ -136,7 +136,7 @@ def test_a_seed_draws_rows_and_their_numbers_stay_the_datasets(tmp_path: Path) -
         (("absent.jsonl", "--agent", ACT), "absent.jsonl: No such file or directory"),
         (("rows.jsonl", "--agent", "ftp://host"), "ftp://host: names no agent; these would"),
         (("rows.jsonl", "--agent", "python:absent:run"), "cannot be imported"),
-        (("rows.jsonl", "--agent", "http://127.0.0.1:9", "--wait", "0.2"), "was not ready within 0.2 s: Connection refused"),
+        (("rows.jsonl", "--agent", "http://127.0.0.1:9", "--wait", "0.2"), "not ready within 0.2 s: Connection refused"),
         (("rows.jsonl", "--agent", ACT, "--endpoint", "http://127.0.0.1:9"), "http://127.0.0.1:9: Connection refused"),
         (("rows.jsonl", "--agent", ACT, "--endpoint", "127.0.0.1"), "--endpoint: must look like http://HOST:PORT"),
         (("rows.jsonl", "--agent", ACT, "--rate", "0"), "--rate: '0' is neither a number above 0 nor 'none'"),
