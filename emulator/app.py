@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from emulator import management
+from emulator.aws import OtherServices, service_of
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.control import ControlPlane
 from emulator.inference.model_server import ModelServer
@@ -93,6 +94,7 @@ class App:
         self._control = ControlPlane(
             settings, self.store, url, calls=self._calls, authenticate=authenticate, authorize=authorize
         )
+        self._other_services = OtherServices()
         pages = management.routes(self.store, self.model_server, settings, self.metrics)
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
@@ -171,6 +173,9 @@ class App:
         try:
             if is_page:
                 await self._starlette(scope, receive, send)
+                return
+            if (service := service_of(scope)) is not None:
+                await self._other_services.serve(service, call, scope, receive, send)
                 return
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body
