@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.inference.scripted import json_path
 from emulator.inference.scripted.request import MISSING, Request
 
 #: A turn: its number, some of them, or a range.
@@ -88,6 +87,8 @@ def value_conditions(name: str, values: Values) -> list[Condition]:
 
 
 def _value_condition(name: str, path: str, wanted: Any) -> Condition:
+    from emulator.inference.scripted import json_path
+
     found = (json_path.parse(path) if path.startswith("$") else json_path.member(path)).find
     fits = _predicate(wanted)
 

@@ -256,7 +256,7 @@ class Rules:
                 self._counts.move_to_end(key)
             counts[rule] = count + 1
             self._uses[rule] = self._uses.get(rule, 0) + 1
-            request.count = count
+            request.count, request.by_rule = count, True
             return rule
         self._unmatched.append(Unmatched(request, tuple(f"{r}: {why}" for r, why in self.explain(request))))
         return None
