@@ -86,7 +86,7 @@ def test_a_request_may_come_by_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "Hello"}')))
     status, lines = check(capsys, "rules.yaml", "--request", "-", "--trajectory", "t1")
     assert (status, lines[0]) == (0, "1. greeting: answers")
-    assert json.loads("\n".join(lines[3:])) == {"content": "Good day, t1", "delay": 0.5, "template": True}
+    assert json.loads("\n".join(lines[3:])) == {"content": "Good day, t1", "delay": 0.5}
 
 
 def test_a_request_that_nothing_answers_says_why(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:

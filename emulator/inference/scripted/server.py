@@ -121,13 +121,13 @@ class _Answer:
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._first:
-            await asyncio.sleep(self._first)
+        wait = self._first
         for piece in self._body:
+            await asyncio.sleep(wait)  # if only to let others have their turn, and notice a client that leaves
             if self._closed:
                 return
             yield piece
-            await asyncio.sleep(self._pause)  # if only to let others have their turn, and notice a client that leaves
+            wait = self._pause
         if self._broken:
             raise BrokenAnswer("the script broke the answer off")
 

@@ -1,4 +1,4 @@
-"""The vocabulary of rule files in YAML (docs/script.md; docs/script.schema.json says the same to editors)."""
+"""The vocabulary of rule files in YAML (docs/script.md; docs/schemas/script-1.json says the same to editors)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def parse(source: bytes, path: Path) -> Rules:
         root = read(source)
     except NoYAML as error:
         raise WrongScript(path, [error.problem]) from None
-    script = _Script()
-    rules = script.rules(root)
-    if rules is None or script.problems:
-        raise WrongScript(path, script.problems)
+    vocabulary = Vocabulary()
+    rules = vocabulary.rules(root)
+    if rules is None:
+        raise WrongScript(path, vocabulary.problems)
     return rules
 
 
-class _Script(Reader):
+class Vocabulary(Reader):
     """Reads one file."""
 
     def rules(self, root: Node) -> Rules | None:
