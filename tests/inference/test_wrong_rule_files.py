@@ -105,7 +105,7 @@ def test_what_is_wrong_is_told_with_its_line(text: str, expected: list[str]) -> 
 
 def test_all_that_is_wrong_is_told_at_once_in_the_order_of_lines() -> None:
     problems = problems_of(R + "rply: x\n    when: {last: '(', turn: x}\n  - reply: {delay: x}\nsed: 1")
-    assert [problem.split(":")[1] for problem in problems] == ["2", "2", "3", "3", "4", "4", "5"]
+    assert [problem.split(":")[1] for problem in problems] == ["2", "3", "3", "4", "4", "5"]
 
 
 def test_a_file_that_is_no_utf_8_is_refused() -> None:
