@@ -67,7 +67,7 @@ class Settings:
     model: str = _setting(
         "scripted",
         "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
-        "'vllm:MODEL [extra arguments]' (vLLM, started as a child), or 'cassette:FILE' (what one of these answered once)",
+        "'vllm:MODEL [extra arguments]' (vLLM, started as a child), or 'cassette:FILE' (what one of them said once)",
         "model server",
         metavar="MODEL",
     )

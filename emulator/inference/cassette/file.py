@@ -11,8 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.inference.cassette.blocks import Recorded, WrongBlock, load, read_block, write_block
+from emulator.inference.cassette.blocks import Recorded
 from emulator.inference.cassette.canonical import FieldPath, Question, question
+from emulator.inference.cassette.conversations import Conversations
+from emulator.inference.cassette.reading import WrongBlock, load, read_block
+from emulator.inference.cassette.writing import write_block
 from emulator.inference.model_server import ModelServerUnavailable
 
 VERSION = 1
@@ -44,6 +47,13 @@ class Contents:
     entries: list[Entry]
     end: int  #: of what is whole
     incomplete: int | None  #: the line where an answer begins that has no end: its recorder was killed
+    conversations: Conversations
+
+    def add(self, entry: Entry) -> None:
+        """Take what stands at the end."""
+        self.entries.append(entry)
+        self.conversations.add(entry.recorded)
+        self.end = entry.end
 
 
 def read_cassette(path: Path) -> Contents:
@@ -62,7 +72,7 @@ def parse_cassette(data: bytes, path: Path) -> Contents:
     ends = [*(begin.start() for begin in begins), len(data)]  # of the header, then of the answers
     header = _decoded(data[: ends[0]], path, 1)
     _check_header(header, path)
-    contents = Contents(ends[0], [], ends[0], None)
+    contents = Contents(ends[0], [], ends[0], None, Conversations())
     line = header.count("\n") + 1
     for begin, end in zip(begins, ends[1:], strict=True):
         is_last = end == len(data)
@@ -73,13 +83,12 @@ def parse_cassette(data: bytes, path: Path) -> Contents:
             break
         whole = len(body) if mark is None else mark.start() + 1
         try:
-            recorded = read_block(_decoded(body[:whole], path, line + 1))
+            recorded = read_block(_decoded(body[:whole], path, line + 1), contents.conversations)
         except WrongBlock as error:
             raise CassetteError(f"{path}:{line + 1 + error.line}: {error}") from None
         if is_last and mark is not None:  # what begins after it, and has no end of its line, was not written to its end
             end = begin.end() + max(mark.end(), body.rfind(b"\n") + 1)  # noqa: PLW2901
-        contents.entries.append(Entry(recorded, begin.start(), end, line))
-        contents.end = end
+        contents.add(Entry(recorded, begin.start(), end, line))
         line += data.count(b"\n", begin.start(), end)
     return contents
 
@@ -131,7 +140,7 @@ class Recorder:
 
     def append(self, recorded: Recorded) -> None:
         """Add an answer: it is in the file when this returns, or nothing of it is. Raises CassetteError."""
-        block = BEGIN + write_block(recorded).encode() + END
+        block = BEGIN + write_block(recorded, self.contents.conversations).encode() + END
         try:
             self._write(block)
         except OSError as error:
@@ -139,8 +148,7 @@ class Recorder:
                 os.truncate(self._file, self.contents.end)
             raise CassetteError(f"{self._path}: {error.strerror}") from None
         start = self.contents.end
-        self.contents.end += len(block)
-        self.contents.entries.append(Entry(recorded, start, self.contents.end, None))
+        self.contents.add(Entry(recorded, start, start + len(block), None))
 
     def close(self) -> None:
         """Put the answers in order, and let go. Raises CassetteError."""

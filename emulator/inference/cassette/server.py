@@ -14,7 +14,7 @@ from emulator.inference.cassette.blocks import Recorded
 from emulator.inference.cassette.canonical import FieldPath, Question, question
 from emulator.inference.cassette.difference import describe, differences, nearest, shortened
 from emulator.inference.cassette.file import Recorder, read_cassette
-from emulator.inference.cassette.tape import KEPT_HEADERS, Asker, Claim, Piece, RecordedAnswer, Tape, Take
+from emulator.inference.cassette.tape import KEPT_HEADERS, Asker, Claim, Piece, RecordedAnswer, Take, Tape
 from emulator.inference.model_server import Health, ModelAnswer, ModelRequest, ModelServer
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ IN_MESSAGE, IN_LOG = 80, 400
 
 
 class CassetteServer:
-    """A `ModelServer` that answers with what `model_server` answered once, and asks it only what is not on the cassette.
+    """A `ModelServer` that answers with what another one answered once.
 
-    Without a model server it replays alone. `ignored` are fields in which equal requests may differ.
+    `model_server` is asked what is not on the cassette; without one it replays alone. `ignored` are fields in which equal requests may differ.
     `pauses`: whether answers take their time again. `repeat`: whether the last answer to a request is given again when
     all were given.
     """
@@ -76,14 +76,17 @@ class CassetteServer:
                 raise
 
     async def send(self, request: ModelRequest) -> ModelAnswer:
-        """Replay an answer, or ask for one. Without either, the answer is a 404 that says why. Raises ModelServerError."""
+        """Replay an answer, or ask for one; without either, the answer is a 404 that says why.
+
+        Raises ModelServerError.
+        """
         asked = question(request.method, request.path, request.body, self._ignored)
         asker = Asker(request.job_arn, request.trajectory_id) if request.trajectory_id else None
         claim = self._tape.claim(asked, asker, again=self._model_server is None)
         if claim is not None:
             return await self._replay(claim)
         if self._model_server is None:
-            return await self._miss(asked, request)
+            return await self._miss(asked)
         since = perf_counter()
         answer = await self._model_server.send(request)
         if not (200 <= answer.status < 300 or answer.status in OF_THE_REQUEST):
@@ -154,7 +157,7 @@ class CassetteServer:
         self._recorder.append(Recorded(request.method, request.path, request.body, answer, take.trajectory, take.turn))
         self._recorded += 1
 
-    async def _miss(self, asked: Question, request: ModelRequest) -> ModelAnswer:
+    async def _miss(self, asked: Question) -> ModelAnswer:
         self._refused += 1
         if takes := self._tape.takes.get(asked):
             times = f"{len(takes)} answers" if len(takes) > 1 else "one answer"
@@ -242,7 +245,7 @@ class _Recording:
 class _Refusal:
     """A `ModelAnswer` that says why there is none."""
 
-    headers: Mapping[str, str] = {"content-type": "application/json"}  # noqa: RUF012 - never changed
+    headers: Mapping[str, str] = {"content-type": "application/json"}
     status = 404  # which clients do not try again
 
     def __init__(self, body: bytes) -> None:
