@@ -22,6 +22,7 @@ VERSION = 1
 HEADER = f"# A model server's answers, recorded and replayed by job-runtime-local.\ncassette: {VERSION}\n".encode()
 BEGIN, END = b"---\n", b"...\n"
 _BEGIN_LINE = re.compile(rb"^---[ \t]*\r?\n", re.MULTILINE)
+_BEGUN = re.compile(rb"(?<=\n)-{1,3}\Z")  # its recorder was killed at once
 _END_LINE = re.compile(rb"\n\.\.\.[ \t]*(?:\r?\n|\Z)")
 
 
@@ -68,6 +69,7 @@ def read_cassette(path: Path) -> Contents:
 
 def parse_cassette(data: bytes, path: Path) -> Contents:
     """The contents of a file. Raises CassetteError."""
+    data = _BEGUN.sub(b"", data)
     begins = list(_BEGIN_LINE.finditer(data))
     ends = [*(begin.start() for begin in begins), len(data)]  # of the header, then of the answers
     header = _decoded(data[: ends[0]], path, 1)
@@ -75,10 +77,9 @@ def parse_cassette(data: bytes, path: Path) -> Contents:
     contents = Contents(ends[0], [], ends[0], None, Conversations())
     line = header.count("\n") + 1
     for begin, end in zip(begins, ends[1:], strict=True):
-        is_last = end == len(data)
         body = data[begin.end() : end]
         mark = _END_LINE.search(body)
-        if mark is None and is_last:
+        if mark is None and end == len(data):
             contents.incomplete = line
             break
         whole = len(body) if mark is None else mark.start() + 1
@@ -86,8 +87,6 @@ def parse_cassette(data: bytes, path: Path) -> Contents:
             recorded = read_block(_decoded(body[:whole], path, line + 1), contents.conversations)
         except WrongBlock as error:
             raise CassetteError(f"{path}:{line + 1 + error.line}: {error}") from None
-        if is_last and mark is not None:  # what begins after it, and has no end of its line, was not written to its end
-            end = begin.end() + max(mark.end(), body.rfind(b"\n") + 1)  # noqa: PLW2901
         contents.add(Entry(recorded, begin.start(), end, line))
         line += data.count(b"\n", begin.start(), end)
     return contents

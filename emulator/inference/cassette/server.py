@@ -30,9 +30,9 @@ IN_MESSAGE, IN_LOG = 80, 400
 class CassetteServer:
     """A `ModelServer` that answers with what another one answered once.
 
-    `model_server` is asked what is not on the cassette; without one it replays alone. `ignored` are fields in which equal requests may differ.
-    `pauses`: whether answers take their time again. `repeat`: whether the last answer to a request is given again when
-    all were given.
+    `model_server` is asked what is not on the cassette; without one it replays alone. `ignored` are fields in which
+    equal requests may differ. `pauses`: whether answers take their time again. `repeat`: whether the last answer to a
+    request is given again when all were given.
     """
 
     def __init__(
