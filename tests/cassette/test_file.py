@@ -34,7 +34,12 @@ json_bodies = st.builds(
 some_bytes = st.binary(min_size=1) | events | json_bodies | any_text.map(lambda text: text.encode("utf-8", "replace"))
 pieces = st.builds(Piece, seconds, some_bytes.filter(bool))
 streams = st.builds(
-    RecordedAnswer, st.integers(200, 599), headers, seconds, st.lists(pieces, max_size=4).map(tuple), is_stream=st.just(True)
+    RecordedAnswer,
+    st.integers(200, 599),
+    headers,
+    seconds,
+    st.lists(pieces, max_size=4).map(tuple),
+    is_stream=st.just(True),
 )
 wholes = st.builds(
     RecordedAnswer,

@@ -13,7 +13,7 @@ from emulator.inference.cassette.canonical import NOT_JSON, Question
 #: Differences that are shown.
 SHOWN = 3
 #: Characters of a text that stand before the first one that differs.
-LEAD = 24
+LEAD = 20
 
 
 class Difference(NamedTuple):
@@ -32,15 +32,15 @@ def nearest(asked: Question, recorded: Iterable[Question]) -> Question | None:
     """The recorded question of the same path that shares most with this one; of equally near ones, the first."""
     ours = _parts(asked.body)
     best: Question | None = None
-    best_rank = (-1.0, -1)
+    best_rank = (-1, 0, 0)
     for each in recorded:
         if (each.method, each.path) != (asked.method, asked.path):
             continue
         theirs = _parts(each.body)
-        shared = len(ours & theirs) / (len(ours | theirs) or 1)
-        if shared < best_rank[0]:
+        shared, unlike_long = len(ours & theirs), -abs(len(ours) - len(theirs))
+        if (shared, unlike_long) < best_rank[:2]:
             continue
-        rank = (shared, _common(asked.body, each.body))
+        rank = (shared, unlike_long, _common(asked.body, each.body))
         if rank > best_rank:
             best, best_rank = each, rank
     return best

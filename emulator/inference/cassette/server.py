@@ -82,7 +82,7 @@ class CassetteServer:
         """
         asked = question(request.method, request.path, request.body, self._ignored)
         asker = Asker(request.job_arn, request.trajectory_id) if request.trajectory_id else None
-        claim = self._tape.claim(asked, asker, again=self._model_server is None)
+        claim = self._tape.claim(asked, asker, anew=self._model_server is not None)
         if claim is not None:
             return await self._replay(claim)
         if self._model_server is None:

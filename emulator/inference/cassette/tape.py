@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -59,29 +60,41 @@ class Asker(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A take that is given to a trajectory; `Tape.give_back` for one that it did not take to the end."""
+    """A take that is given to an asker; `Tape.give_back` for one that it did not take to the end."""
 
     take: Take
     asker: Asker | None
-    counted: bool
+    is_new: bool  #: whether the asker gets it for the first time
 
 
 @dataclass(slots=True)
-class Tape:
-    """All takes, in the order of the file.
+class _Memory:
+    """What is known of an asker."""
 
-    A trajectory is given what was recorded for the trajectory whose part it plays: of the same name, or else one
-    that nobody plays yet, chosen at its first request. So a group of rollouts gets the answers that a group got, each
-    its own, however they overtake one another.
+    part: str | None = None  #: whose part it plays
+    given: dict[Question, list[Take]] = field(default_factory=dict)  #: each take once, in order
+
+
+#: Askers that are remembered; a cassette may be replayed for ever.
+REMEMBERED = 20_000
+
+
+class Tape:
+    """All takes, in the order of the file, and who was given what.
+
+    A trajectory plays the part of a recorded one: of the one with its name, or else of one that nobody plays yet,
+    chosen at its first request. It is given what that one was. So a group of rollouts gets the answers that a group
+    got, each its own, however they overtake one another. With `repeat`, parts are played again when all were, and who
+    asks more often than was recorded gets its last answer again.
     """
 
-    repeat: bool  #: whether the last answer is given again when all were given
-    takes: dict[Question, list[Take]] = field(default_factory=dict)
-    _recorded: set[str] = field(default_factory=set)  # trajectories that have takes
-    _parts: dict[Asker, str] = field(default_factory=dict)  # whose part a trajectory plays
-    _played: set[str] = field(default_factory=set)
-    _given: dict[tuple[Asker | None, Question], list[Take]] = field(default_factory=dict)  # in order, each once
-    _claimed: set[Take] = field(default_factory=set)  # by those who have no take of their own of that question
+    def __init__(self, repeat: bool) -> None:
+        self.takes: dict[Question, list[Take]] = {}
+        self._repeat = repeat
+        self._recorded: set[str] = set()  # trajectories that have takes
+        self._memories: dict[Asker | None, _Memory] = {}
+        self._played: Counter[str] = Counter()  # how many play, or have played, the part of a trajectory
+        self._lent: Counter[Take] = Counter()  # to those who had no take of their own of that question
 
     def __iter__(self) -> Iterator[Take]:
         for takes in self.takes.values():
@@ -99,60 +112,75 @@ class Tape:
             asker, turn = None, None
             if question in self.takes:
                 return None
-        part = self._part(asker) if asker is not None else None
-        take = Take(question, answer, part, turn)
-        self._given.setdefault((asker, question), []).append(take)
+        memory = self._memory(asker)
+        if asker is not None and memory.part is None:
+            self._cast(memory, asker.trajectory_id)
+        take = Take(question, answer, memory.part, turn)
+        memory.given.setdefault(question, []).append(take)
         self.add(take)
         return take
 
-    def _part(self, asker: Asker) -> str:
-        """Whose part a trajectory plays from now on: that of its own name, if it plays none yet."""
-        part = self._parts.setdefault(asker, asker.trajectory_id)
-        self._played.add(part)
-        return part
-
-    def claim(self, question: Question, asker: Asker | None, *, again: bool) -> Claim | None:
-        """The take that a request gets. `again`: whether the last one, if all were given, and `repeat` allows it."""
+    def claim(self, question: Question, asker: Asker | None, *, anew: bool) -> Claim | None:
+        """The take that a request gets, if there is one. `anew`: no take twice, as a model server can be asked."""
         takes = self.takes.get(question)
         if not takes:
             return None
         if question.path not in SAMPLED:
-            return Claim(takes[0], None, counted=False)
-        if asker is not None and asker not in self._parts:
-            self._cast(asker, takes)
-        given = self._given.setdefault((asker, question), [])
-        take = self._next(takes, asker, given)
+            return Claim(takes[0], None, is_new=False)
+        again = self._repeat and not anew
+        memory = self._memory(asker)
+        if asker is not None and memory.part is None:
+            self._choose_part(memory, asker, takes, again)
+        given = memory.given.setdefault(question, [])
+        take = self._next(takes, memory, asker, again)
         if take is not None:
             given.append(take)
-            return Claim(take, asker, counted=True)
-        if not (again and self.repeat):
-            return None
-        return Claim(given[-1] if given else takes[-1], asker, counted=False)
-
-    def _next(self, takes: list[Take], asker: Asker | None, given: list[Take]) -> Take | None:
-        part = None if asker is None else self._parts.get(asker)
-        if asker is None or part is not None:
-            own = [take for take in takes if take.trajectory == part]
-            if own:
-                return next((take for take in own if take not in given), None)
-        free = [take for take in takes if take not in self._claimed]
-        take = min(free, key=lambda each: each.trajectory in self._played, default=None)
-        if take is not None:
-            self._claimed.add(take)
-        return take
-
-    def _cast(self, asker: Asker, takes: list[Take]) -> None:
-        if asker.trajectory_id in self._recorded:
-            self._part(asker)
-            return
-        for take in takes:
-            if take.trajectory is not None and take.trajectory not in self._played:
-                self._parts[asker] = take.trajectory
-                self._played.add(take.trajectory)
-                return
+            return Claim(take, asker, is_new=True)
+        return Claim(given[-1], asker, is_new=False) if again else None
 
     def give_back(self, claim: Claim) -> None:
         """The claim's answer did not reach the asker whole: asked again, it gets the same."""
-        if claim.counted:
-            self._claimed.discard(claim.take)
-            self._given[claim.asker, claim.take.question].remove(claim.take)
+        if claim.is_new:
+            given = self._memory(claim.asker).given.get(claim.take.question, [])
+            if claim.take in given:
+                given.remove(claim.take)
+            self._lent[claim.take] = max(0, self._lent[claim.take] - 1)
+
+    def _memory(self, asker: Asker | None) -> _Memory:
+        memory = self._memories.get(asker)
+        if memory is None:
+            if len(self._memories) >= REMEMBERED:
+                del self._memories[next(iter(self._memories))]
+            memory = self._memories[asker] = _Memory()
+        return memory
+
+    def _cast(self, memory: _Memory, part: str) -> None:
+        memory.part = part
+        self._played[part] += 1
+
+    def _choose_part(self, memory: _Memory, asker: Asker, takes: list[Take], again: bool) -> None:
+        if asker.trajectory_id in self._recorded:
+            self._cast(memory, asker.trajectory_id)
+            return
+        parts = [take.trajectory for take in takes if take.trajectory is not None]
+        part = min(parts, key=self._played.__getitem__, default=None)
+        if part is not None and (again or not self._played[part]):
+            self._cast(memory, part)
+
+    def _next(self, takes: list[Take], memory: _Memory, asker: Asker | None, again: bool) -> Take | None:
+        """A take that the asker has not been given yet."""
+        given = memory.given[takes[0].question]
+        if asker is None or memory.part is not None:
+            own = [take for take in takes if take.trajectory == memory.part]
+            if own:
+                return next((take for take in own if take not in given), None)
+        # What was said to a trajectory whose part is played is not for others, unless there is nothing else.
+        free = (
+            take for take in takes if not self._lent[take] and not (take.trajectory and self._played[take.trajectory])
+        )
+        take = next(free, None)
+        if take is None and again and not given:
+            take = min(takes, key=self._lent.__getitem__)
+        if take is not None:
+            self._lent[take] += 1
+        return take
