@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from emulator import management
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
-from emulator.inference.model_server import ModelServer
+from emulator.inference.chosen import make_model_server
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
@@ -165,62 +165,6 @@ class App:
             await respond(refuse(call, error, shape), call, scope)
         finally:
             self._calls.end(call, scope)
-
-
-def make_model_server(settings: Settings) -> ModelServer:
-    """The model server that `--model` names. Raises InvalidSetting."""
-    kind, _, rest = settings.model.partition(":")
-    try:
-        match kind:
-            case "scripted" if rest or settings.model == kind:
-                return _scripted_server(rest)
-            case "http" | "https":
-                return _remote_server(settings, settings.model)
-            case "vllm":
-                from emulator.inference.vllm import VLLMServer, parse_vllm
-
-                model, arguments = parse_vllm(rest)
-                return VLLMServer(
-                    model=model,
-                    arguments=arguments,
-                    python=settings.vllm_python,
-                    log_file=Path(settings.vllm_log),
-                    connect=partial(_remote_server, settings),
-                )
-            case "cassette":
-                raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
-    except ValueError as error:
-        raise InvalidSetting(f"model: {error}") from None
-    raise InvalidSetting(
-        f"model: {kind!r} is none of 'scripted[:FILE]', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
-    )
-
-
-def _scripted_server(file: str) -> ModelServer:
-    from emulator.inference.scripted import ScriptedServer
-
-    if not file:
-        return ScriptedServer()
-    from emulator.inference.scripted.script_file import ScriptFile
-    from emulator.inference.scripted.wrong_script import WrongScript
-
-    try:
-        return ScriptedServer(ScriptFile(Path(file)))
-    except WrongScript as error:
-        raise InvalidSetting(f"model: {error}") from None
-
-
-def _remote_server(settings: Settings, url: str) -> ModelServer:
-    from emulator.inference.remote import RemoteServer
-
-    return RemoteServer(
-        url,
-        connect_timeout=settings.model_connect_timeout,
-        answer_timeout=settings.model_answer_timeout,
-        idle_timeout=settings.model_idle_timeout,
-        api_key=settings.model_api_key,
-        rewrite_model=settings.rewrite_model,
-    )
 
 
 def _authentication(settings: Settings) -> Authenticate:
