@@ -68,6 +68,7 @@ class App:
         self.metrics = Metrics()
         self._tracing = make_tracing(os.environ)
         self._calls = Calls(self.metrics, self._tracing)
+        self.conduct = self._calls.conduct
         self._runtime = runtime = Runtime(
             self.store, self.model_server, self.metrics, settings.max_answer_bytes, settings.max_in_flight
         )
@@ -90,7 +91,7 @@ class App:
         }
         self.faults = Faults(_plan(settings), switch=self._switch_faults)
         self.faults.restore()
-        pages = management.routes(self.store, self.model_server, settings, self.metrics, self.faults)
+        pages = management.routes(self.store, self.model_server, settings, self.metrics, self.faults, self.conduct)
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
         self._open: set[Exchange] = set()  # requests under way

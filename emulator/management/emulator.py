@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emulator.conduct import Conduct
 from emulator.documents import to_json
 from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
@@ -24,6 +25,7 @@ class Emulator:
     metrics: Metrics
     scrape: Scrape
     faults: Faults
+    conduct: Conduct
 
 
 def json_answer(document: object, status: int = 200) -> Answer:

@@ -112,6 +112,8 @@ class Endpoint:
             answer = await self._answer(call, scope, receive)
             if not 200 <= answer.status < 300:
                 call.code = MODEL_ERROR
+                if isinstance(answer, Answer):
+                    call.retry_after = dict(answer.headers).get(b"retry-after", b"").decode("latin-1") or None
         except ClientGone:
             call.code = CLIENT_GONE
             self._calls.end(call, scope)
@@ -139,6 +141,7 @@ class Endpoint:
         refuse_other_sites(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)
         call.received_at = perf_counter()
+        call.body = body
         self._authenticate(scope, body)
         if self._operation is None:
             arguments = {}
@@ -215,7 +218,8 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
 
 def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:
     """An error as the answer to a call."""
-    call.code, call.problem = error.code, error.message
+    call.code, call.problem, call.retry_after = error.code, error.message, error.retry_after
+    call.reason = None if error.__cause__ is None else type(error.__cause__).__name__
     return error_answer(error, body)
 
 
