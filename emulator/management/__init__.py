@@ -138,6 +138,7 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
+    emulator.model_server.reset()
     emulator.faults.restore()
     emulator.conduct.clear()
     return Answer()
