@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.endpoint
+import botocore.retries.bucket
 import pytest
 
 from emulator.faults import Fault, Faults
@@ -74,3 +77,13 @@ def rollout(emulator: Server) -> Iterator[Rollout]:
     with runtime_client(emulator.url) as client:
         yield Rollout(emulator, client, {"JobArn": JOB_ARN, "TrajectoryId": f"t-{next(ids)}"})
     emulator.app.faults.clear()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that boto3 would have waited between its attempts: it does not, lest the test takes minutes."""
+    waited: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=waited.append))
+    # Adaptive mode waits besides for a rate that it has found out.
+    monkeypatch.setattr(botocore.retries.bucket.TokenBucket, "acquire", lambda *_, **__: True)
+    return waited
