@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any
@@ -248,7 +248,7 @@ def seconds_of(retry_after: str, at: int) -> float | None:
         when = parsedate_to_datetime(retry_after)
     except ValueError:
         return None
-    return max(0.0, (when - datetime.fromtimestamp(at / 1e6, UTC)).total_seconds())
+    return max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - at / 1e6)
 
 
 def _told(call: CallRecord) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from emulator.protocol.auth import BAD_TOKEN, EXPIRED
 from emulator.protocol.endpoint import EXCHANGE, Exchange, Handler
 from emulator.protocol.errors import AWSError
 
-#: What the service says where the plan has no words.
+# ASSUMED: the wording.
+#: What the service says where the fault has no message.
 _MESSAGES = {
     "AccessDeniedException": "You are not authorized to perform this operation.",
     "ConflictException": "The request conflicts with the state of the trajectory.",

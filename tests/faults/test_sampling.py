@@ -73,7 +73,9 @@ FAILURES = [
     Suffered(Fault("error", error="InternalServiceError", when="after"), NEVER, "internal error", ("completed",)),
     Suffered(Fault("rate-limit"), "ThrottlingException", "Rate exceeded"),
     Suffered(Fault("quota"), "ServiceQuotaExceededException", "exceeds a quota"),
-    Suffered(Fault("expired-credentials"), "AccessDeniedException", "The security token included in the request is exp"),
+    Suffered(
+        Fault("expired-credentials"), "AccessDeniedException", "The security token included in the request is exp"
+    ),
     Suffered(Fault("drop"), "ConnectionClosedError", "closed before we received a valid response"),
     Suffered(Fault("drop", when="after"), "ConnectionClosedError", "closed before we received", ("completed",)),
     Suffered(Fault("drop", when="during"), "ConnectionClosedError", "closed before", ("completed",), of=("Sample",)),
