@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulator.faults import Fault
+from emulator.faults import Fault, fault_of
 from emulator.faults.answers import BROKEN_ARGUMENTS, GARBAGE, UNKNOWN_TOOL
 from emulator.faults.kinds import KINDS
 from emulator.settings import Settings
@@ -81,7 +81,7 @@ FAILURES = [
     Suffered(Fault("drop", when="during"), "ConnectionClosedError", "closed before", ("completed",), of=("Sample",)),
     *(
         Suffered(
-            Fault("drop", when="during", **where),
+            fault_of({"kind": "drop", "when": "during", **where}),
             "ResponseStreamingError",
             "IncompleteRead",
             ("aborted",),
@@ -145,8 +145,8 @@ def test_every_kind_that_a_sample_can_suffer_is_tried_here() -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", ["rate-limit", "model-error"])
 def test_a_rate_limit_says_when_to_come_again(kind: str, operation: str, rollout: Rollout) -> None:
-    status = {"status": 429} if kind == "model-error" else {}
-    rollout.faults.add(Fault(kind, retry_after=2.5, times=1, **status))
+    status = 429 if kind == "model-error" else None
+    rollout.faults.add(Fault(kind, retry_after=2.5, times=1, status=status))
     with pytest.raises(ClientError) as refusal:
         ask(rollout.client, rollout, operation)
     assert refusal.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == "2.5"
@@ -211,7 +211,7 @@ def assert_stored_as_seen(rollout: Rollout, seen: bytes) -> None:
 
 @pytest.mark.parametrize("where", [{}, {"after_events": 2}, {"after_bytes": 700}], ids=str)
 def test_a_truncated_stream_ends_as_if_it_were_whole(where: dict[str, int], rollout: Rollout) -> None:
-    rollout.faults.add(Fault("truncate", **where))
+    rollout.faults.add(fault_of({"kind": "truncate", **where}))
     seen = ask(rollout.client, rollout, "SampleWithResponseStream")
     whole = right_answer("SampleWithResponseStream")
     assert whole.startswith(seen)
@@ -240,7 +240,8 @@ def test_a_corrupt_answer_is_no_json(operation: str, rollout: Rollout) -> None:
         json.loads(documents[-1 if operation == "Sample" else 1])
     if operation == "SampleWithResponseStream":
         assert documents[-1] == b"[DONE]"
-        assert json.loads(documents[0]) and json.loads(documents[2])
+        assert json.loads(documents[0])
+        assert json.loads(documents[2])
     assert_stored_as_seen(rollout, seen)
 
 
@@ -292,10 +293,10 @@ def test_a_sample_whose_answer_was_lost_is_there_and_the_retry_is_another_turn(r
 def test_a_stream_that_is_dropped_on_its_way_keeps_what_had_left(rollout: Rollout) -> None:
     rollout.faults.add(Fault("drop", when="during", after_events=2, times=1))
     body = rollout.client.sample_with_response_stream(**rollout.key, Body=STREAM)["Body"]
-    seen = b""
+    pieces: list[bytes] = []
     with pytest.raises(Exception, match="IncompleteRead"):
-        while piece := body.read(1):
-            seen += piece
+        pieces.extend(iter(lambda: body.read(1), b""))
+    seen = b"".join(pieces)
     assert seen.count(b"\n\n") == 2
     eventually(lambda: bool(rollout.turns()), "the turn")
     (turn,) = rollout.turns()
