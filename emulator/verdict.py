@@ -146,7 +146,7 @@ def _judge_stored(
             turns = counts.get(record.id, {})
             findings += judge_rollout(record, turns, as_of=as_of, rollout_timeout=rollout_timeout)
             findings += judge_calls(key, conduct.calls(key))
-    for key in conduct:  # whose trajectories are none: each call of theirs was refused
+    for key in list(conduct.trajectories):  # whose trajectories are none: each call of theirs was refused
         if key not in seen and job_arn in (None, key[0]) and trajectory_id in (None, key[1]):
             seen.add(key)
             findings += judge_calls(key, conduct.calls(key))

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from starlette.types import Scope
 
+from emulator.faults.answers import format_seconds
 from emulator.faults.faults import Faults, Strike
 from emulator.faults.kinds import KINDS
 from emulator.faults.model import model_strikes
@@ -91,7 +92,7 @@ def _error(strike: Strike, scope: Scope) -> AWSError:
         message = _expired(scope) if fault.kind == "expired-credentials" else _MESSAGES[name]
     retry_after = fault.option("retry_after")
     kind: type[AWSError] = getattr(errors, name)
-    return kind(message, retry_after=None if retry_after is None else f"{retry_after:g}")
+    return kind(message, retry_after=None if retry_after is None else format_seconds(retry_after))
 
 
 def _expired(scope: Scope) -> str:

@@ -199,8 +199,8 @@ def test_a_reset_forgets_how_agents_behaved(lonely: Rollout) -> None:
 
 def test_nothing_is_remembered_of_rollouts_without_errors(lonely: Rollout) -> None:
     lonely.client.sample(**lonely.key, Body=BODY)
-    assert not lonely.server.app.conduct
+    assert not lonely.server.app.conduct.trajectories
     with pytest.raises(lonely.client.exceptions.ResourceNotFoundException):
         lonely.client.complete_rollout(JobArn=JOB_ARN, TrajectoryId="another")
     finish(lonely)
-    assert list(lonely.server.app.conduct) == [(JOB_ARN, "another")]
+    assert list(lonely.server.app.conduct.trajectories) == [(JOB_ARN, "another")]
