@@ -22,6 +22,7 @@ from tests.clients.rollouts import Conversation
 from tests.conftest import JOB_ARN
 from tests.faults.conftest import Rollout, ids
 from tests.managed import assert_error
+from tests.model_servers import Exchange, Gate, model_server
 
 BODY = Conversation().request()
 
@@ -135,12 +136,28 @@ def test_whoever_does_not_mind_the_state_of_the_trajectory_is_found_out(rollout:
     assert counts == {"sampled-after-seal": 1, "conflict": 2, "reward-count": 1}
 
 
-def test_who_seals_while_a_turn_is_under_way_is_found_out(lonely: Rollout) -> None:
-    lonely.faults.add(Fault("stall", seconds=1))
-    body = lonely.client.sample_with_response_stream(**lonely.key, Body=Conversation().request(stream=True))["Body"]
-    finish(lonely)
-    body.read()
-    assert [finding["kind"] for finding in found(lonely)] == ["sealed-while-sampling"]
+def test_who_seals_while_a_turn_is_under_way_is_found_out(database: Path) -> None:
+    gate = Gate()
+
+    async def slow(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunks([b"data: {}\n\n"])
+        await gate.passed()
+        await exchange.chunks([b"data: [DONE]\n\n"])
+        await exchange.end()
+
+    with (
+        model_server(slow) as model,
+        running_server(Settings(port=0, database=str(database), model=model.url)) as server,
+        runtime_client(server.url) as client,
+    ):
+        rollout = Rollout(server, client, {"JobArn": JOB_ARN, "TrajectoryId": "hasty"})
+        body = client.sample_with_response_stream(**rollout.key, Body=BODY)["Body"]
+        client.complete_rollout(**rollout.key, Status="failed")
+        gate.open()
+        body.read()
+        client.update_reward(**rollout.key, Rewards=[0.0])
+        assert [finding["kind"] for finding in found(rollout)] == ["sealed-while-sampling"]
 
 
 def test_what_is_left_unfinished_is_found_as_of_now_or_when_its_time_is_over(rollout: Rollout) -> None:

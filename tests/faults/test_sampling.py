@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from emulator.faults import Fault, fault_of
 from emulator.faults.answers import BROKEN_ARGUMENTS, GARBAGE, UNKNOWN_TOOL
 from emulator.faults.kinds import KINDS
+from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.clients.aws import runtime_client
@@ -87,7 +88,7 @@ FAILURES = [
             ("aborted",),
             of=("SampleWithResponseStream",),
         )
-        for where in ({}, {"after_events": 3}, {"after_bytes": 10})
+        for where in ({}, {"after_events": 3}, {"after_bytes": 10}, {"after_events": 0}, {"after_bytes": 0})
     ),
     Suffered(Fault("model-down"), NEVER, "Model server: Connection refused", ("failed",)),
     Suffered(Fault("model-timeout"), NEVER, "No answer from the model server within 0.2 s", ("failed",)),
@@ -135,6 +136,15 @@ def test_what_boto3_sees_and_what_is_stored_and_that_a_second_try_succeeds(
 
 def _once(fault: Fault) -> Fault:
     return Fault(**{**fault.document(), "times": 1})
+
+
+def test_no_fault_leaves_a_turn_behind_that_never_ends(emulator: Server, rollout: Rollout) -> None:
+    for suffered in FAILURES:
+        for operation in suffered.of:
+            rollout.faults.add(_once(suffered.fault))
+            with pytest.raises(Exception):  # noqa: B017, PT011 - the test above says which
+                ask(rollout.client, rollout, operation)
+    eventually(lambda: emulator.app.metrics.in_flight == 0, "the end of all turns")
 
 
 def test_every_kind_that_a_sample_can_suffer_is_tried_here() -> None:
