@@ -20,6 +20,9 @@ from tests.clients.aws import runtime_client
 from tests.clients.rollouts import Conversation, scripted_answer
 from tests.conftest import JOB_ARN
 from tests.faults.conftest import Rollout
+from tests.model_servers import ClientLeft, model_server
+from tests.model_servers import Exchange as ModelExchange
+from tests.rig import emulator_before
 from tests.stored import eventually
 
 WHOLE, STREAM = Conversation().request(), Conversation().request(stream=True)
@@ -312,3 +315,45 @@ def test_a_stream_that_is_dropped_on_its_way_keeps_what_had_left(rollout: Rollou
     (turn,) = rollout.turns()
     assert turn.response.startswith(seen)
     assert right_answer("SampleWithResponseStream").startswith(turn.response)
+
+
+def test_a_cut_lets_go_of_the_real_model_servers_answer(database: Path) -> None:
+    async def endless(exchange: ModelExchange) -> None:
+        await exchange.head()
+        await exchange.chunks([b"data: {}\n\n"] * 3)
+        await exchange.until_client_left()
+        raise ClientLeft
+
+    with (
+        model_server(endless) as model,
+        emulator_before(model, database) as server,
+        runtime_client(server.url) as client,
+    ):
+        rollout = Rollout(server, client, {"JobArn": JOB_ARN, "TrajectoryId": "cut"})
+        rollout.faults.add(Fault("cut", after_events=2))
+        with pytest.raises(Exception, match="IncompleteRead"):
+            ask(client, rollout, "SampleWithResponseStream")
+        model.wait_until_left()
+        assert rollout.eventual_turns(1) == ["failed"]
+        assert rollout.turns()[0].response == b"data: {}\n\n" * 2
+
+
+def test_faults_in_place_of_the_model_do_not_ask_it(database: Path) -> None:
+    async def answer(exchange: ModelExchange) -> None:
+        await exchange.answer(b"{}")
+
+    with (
+        model_server(answer) as model,
+        emulator_before(model, database) as server,
+        runtime_client(server.url) as client,
+    ):
+        rollout = Rollout(server, client, {"JobArn": JOB_ARN, "TrajectoryId": "instead"})
+        for kind in ("model-down", "model-error", "model-timeout", "context-overflow"):
+            rollout.faults.add(Fault(kind, times=1))
+            with pytest.raises(ClientError):
+                ask(client, rollout, "Sample")
+        rollout.faults.add(Fault("tool-call", times=1))
+        ask(client, rollout, "Sample")
+        assert model.requests == []
+        assert ask(client, rollout, "Sample") == b"{}"
+        assert len(model.requests) == 1
