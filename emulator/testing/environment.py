@@ -30,10 +30,10 @@ def credentials(settings: Settings) -> tuple[str, str]:
     return "local", "local"
 
 
-def variables(url: str, settings: Settings) -> dict[str, str]:
-    """What an agent's clients read."""
+def variables(url: str, settings: Settings) -> dict[str, str | None]:
+    """What an agent's clients read; None: it must not be set."""
     key_id, secret = credentials(settings)
-    return {
+    return dict.fromkeys(REMOVED) | {
         "AWS_ENDPOINT_URL_SAGEMAKERJOBRUNTIME": url,
         "RFT_RUNTIME_ENDPOINT": url,
         "OPENAI_BASE_URL": f"{url}/v1",
@@ -46,21 +46,22 @@ def variables(url: str, settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def environment(given: Mapping[str, str]) -> Iterator[None]:
-    """Have these variables set, and those of `REMOVED` not, while the block runs; then all are as they were."""
-    names = {*given, *REMOVED}
-    before = {name: os.environ.get(name) for name in names}
-    for name in REMOVED:
-        os.environ.pop(name, None)
-    os.environ.update(given)
+def environment(given: Mapping[str, str | None]) -> Iterator[None]:
+    """Have these variables so while the block runs; then all are as they were."""
+    before = {name: os.environ.get(name) for name in given}
+    _set(given)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(given: Mapping[str, str | None]) -> None:
+    for name, value in given.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _no_proxy(environ: Mapping[str, str]) -> dict[str, str]:
