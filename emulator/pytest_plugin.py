@@ -132,8 +132,10 @@ class _Servers:
             runtime = JobRuntime(settings)
             runtime.start()
         except (InvalidSetting, CannotListen, DatabaseError, DatabaseInUse, ModelServerError) as error:
-            pytest.fail(f"job_runtime cannot start: {error}", pytrace=False)
-        return runtime
+            problem = str(error)
+        else:
+            return runtime
+        pytest.fail(f"job_runtime cannot start: {problem}", pytrace=False)
 
 
 def _marked(node: pytest.Item) -> dict[str, Any]:
@@ -170,9 +172,10 @@ def _settings(
     try:
         return settings_of({**of_ini, **fixture, **marked})
     except InvalidSetting as error:
-        where = {"the ini file": of_ini, "job_runtime_settings": fixture, "@pytest.mark.job_runtime": marked}
-        given = "; ".join(f"{name}: {', '.join(values)}" for name, values in where.items() if values)
-        pytest.fail(f"job_runtime: {error} (set by {given})", pytrace=False)
+        problem = str(error)
+    where = {"the ini file": of_ini, "job_runtime_settings": fixture, "@pytest.mark.job_runtime": marked}
+    given = "; ".join(f"{name} ({', '.join(values)})" for name, values in where.items() if values)
+    pytest.fail(f"job_runtime: {problem}; settings are from {given}", pytrace=False)
 
 
 def _conversations(runtime: JobRuntime) -> str:

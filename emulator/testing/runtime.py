@@ -75,6 +75,9 @@ class JobRuntime:
         self._exits.close()
         self.stop()
 
+    def __repr__(self) -> str:
+        return f"<job_runtime at {self.url}>"
+
     def start(self) -> None:
         """Start, and leave the environment alone. Raises DatabaseError, ModelServerError, DatabaseInUse."""
         self._thread.start()

@@ -148,4 +148,4 @@ class Trajectory:
         return conversation(self.record, [turn.record for turn in self.turns])
 
     def __repr__(self) -> str:
-        return f"<trajectory {self.trajectory_id}, {self.status}, {len(self.turns)} turns>"
+        return f"<trajectory {self.trajectory_id}, {self.status}, turns: {len(self.turns)}>"
