@@ -27,10 +27,14 @@ SETTINGS = (
 
 _PREFIX = "job_runtime_"
 
-MARKER = "job_runtime(**settings): settings of the job_runtime of this test; those of `job-runtime-local serve`"
+MARKER = (
+    "job_runtime(strict=False, **settings): settings of the job_runtime of this test, those of `job-runtime-local serve`; "
+    "strict: fail if scripted replies are left"
+)
 
-#: The runtime of a test, while it has one.
+#: The runtime of a test, while it has one; and whether all replies that it scripts are to be used.
 _RUNTIME = pytest.StashKey["JobRuntime"]()
+_STRICT = pytest.StashKey[bool]()
 
 #: Trajectories that the report of a failed test shows.
 SHOWN = 5
@@ -40,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `job_runtime_model` and its like."""
     for name in SETTINGS:
         parser.addini(_PREFIX + name, f"job_runtime's --{name.replace('_', '-')}", default=None)
+    parser.addini(_PREFIX + "strict", "fail if replies that were scripted for job_runtime are left", "bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,7 +83,9 @@ def job_runtime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[JobRuntime]:
     """A running emulator as new, to which this test's environment variables lead."""
-    settings = _settings(request, job_runtime_settings, _marked(request.node))
+    marked = _marked(request.node)
+    strict = bool(marked.pop("strict", request.config.getini(_PREFIX + "strict")))
+    settings = _settings(request, job_runtime_settings, marked)
     runtime = _job_runtime_servers.running(settings)
     runtime.reset()
     for name, value in runtime.environment.items():
@@ -87,9 +94,23 @@ def job_runtime(
         else:
             monkeypatch.setenv(name, value)
     stash = request.node.stash
-    stash[_RUNTIME] = runtime
+    stash[_RUNTIME], stash[_STRICT] = runtime, strict
     yield runtime
     del stash[_RUNTIME]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test whose agent asked the model what no reply was scripted for."""
+    yield
+    if (runtime := item.stash.get(_RUNTIME, None)) is not None:
+        try:
+            runtime.model.check(strict=item.stash[_STRICT])
+        except AssertionError as error:
+            problem = str(error)
+        else:
+            return
+        pytest.fail(problem, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

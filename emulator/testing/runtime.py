@@ -20,6 +20,7 @@ from emulator.store import queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
 from emulator.testing.clients import boto3_client
 from emulator.testing.environment import environment, variables
+from emulator.testing.model import Model
 from emulator.testing.rollout import Rollout
 from emulator.testing.server import ServerThread, default_settings
 from emulator.testing.trajectories import Trajectory
@@ -61,6 +62,7 @@ class JobRuntime:
         self.url = self._thread.server.url  #: where it listens
         self.region = self.settings.region
         self.job_arn = JOB_ARN.format(region=self.region)  #: the job of rollouts for which a test names none
+        self.model = Model(self._thread.server.app.model_server, self.settings.shown_model)  #: what it says
 
     def __enter__(self) -> JobRuntime:
         """Start, and set the environment variables. Raises DatabaseError, ModelServerError, DatabaseInUse."""
@@ -71,9 +73,11 @@ class JobRuntime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Stop, and restore the environment."""
+        """Stop, and restore the environment. Raises UnexpectedRequests, if nothing else was raised."""
         self._exits.close()
         self.stop()
+        if error is None:
+            self.model.check()
 
     def __repr__(self) -> str:
         return f"<job_runtime at {self.url}>"
@@ -97,8 +101,9 @@ class JobRuntime:
         self._thread.stop(at_once=True)
 
     def reset(self) -> None:
-        """Forget everything that was captured, and break off what is under way."""
+        """Forget everything that was captured and scripted, and break off what is under way."""
         self._thread.call(self._thread.server.app.reset)
+        self.model.reset()
 
     @property
     def endpoint_url(self) -> str:

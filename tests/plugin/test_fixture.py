@@ -28,9 +28,14 @@ def agent(metadata, text="hello"):
 """
 
 
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the tests that were made."""
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", *arguments)
+
+
 def outcomes(pytester: pytest.Pytester, *arguments: str) -> dict[str, int]:
     """What a run of the tests that were made comes to."""
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).parseoutcomes()
+    return run(pytester, *arguments).parseoutcomes()
 
 
 def test_an_agent_that_reads_its_environment_finds_the_emulator(pytester: pytest.Pytester) -> None:
@@ -88,33 +93,8 @@ def test_agent(job_runtime, number):
     assert job_runtime.trajectory("t").turns[0].messages[-1]["content"] == str(number)
 """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-n", "2")
     assert result.parseoutcomes() == {"passed": 20}
-
-
-def test_requests_that_a_test_left_under_way_are_broken_off(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-import json, socket, threading
-
-def test_leaves_a_request_behind(job_runtime):
-    rollout = job_runtime.new_rollout()
-    host, port = job_runtime.url.removeprefix("http://").split(":")
-    global connection
-    connection = socket.create_connection((host, int(port)))
-    head = "".join(f"{name}: {value}\\r\\n" for name, value in rollout.headers.items())
-    connection.sendall(f"POST /sample HTTP/1.1\\r\\nhost: h\\r\\ncontent-length: 100\\r\\n{head}\\r\\n".encode())
-
-def test_comes_after(job_runtime):
-    assert job_runtime.trajectories == []
-    connection.sendall(b"x" * 100)
-    connection.settimeout(10)
-    connection.recv(1000)
-    connection.close()
-    assert job_runtime.trajectories == []
-"""
-    )
-    assert outcomes(pytester, "-p", "no:randomly") == {"passed": 2}
 
 
 def test_the_environment_is_as_before_when_the_test_is_over(
@@ -193,7 +173,7 @@ async def test_with_anyio(job_runtime, anyio_backend):
     await use(job_runtime)
 """
     )
-    assert outcomes(pytester) == {"passed": 2}
+    assert pytester.runpytest_inprocess("-p", "no:cacheprovider").parseoutcomes() == {"passed": 2}
 
 
 def test_unittest_cases_take_it_by_usefixtures(pytester: pytest.Pytester) -> None:

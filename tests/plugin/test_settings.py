@@ -9,7 +9,7 @@ import pytest
 from emulator.pytest_plugin import SETTINGS
 from emulator.settings import setting_fields
 from emulator.testing import JobRuntime, running_server
-from tests.plugin.test_fixture import AGENT, outcomes
+from tests.plugin.test_fixture import AGENT, outcomes, run
 
 pytest_plugins = ["pytester"]
 
@@ -136,7 +136,7 @@ def test_it(job_runtime):
     pass
 """
     )
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = run(pytester)
     assert result.parseoutcomes() == {"errors": 1}
     result.stdout.fnmatch_lines([f"*{message.replace('[', '[[]')}*"])
     result.stdout.no_fnmatch_line("*During handling*")
@@ -161,7 +161,7 @@ def test_conflict(job_runtime):
     pass
 """
     )
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = run(pytester)
     assert result.parseoutcomes() == {"passed": 1, "errors": 1}
     result.stdout.fnmatch_lines(["*returns whole Settings, beside which nothing else can be set*the marker (jobs)*"])
 
@@ -179,7 +179,7 @@ def test_it(job_runtime):
     pass
 """
     )
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = run(pytester)
     assert result.parseoutcomes() == {"errors": 1}
     result.stdout.fnmatch_lines(["*precious.db holds trajectories, and tests would clear it*"])
     with sqlite3.connect(file) as connection:
