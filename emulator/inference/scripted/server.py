@@ -14,6 +14,7 @@ from emulator.inference.scripted.errors import error_body
 from emulator.inference.scripted.reply import Error, Reply, Rhythm
 from emulator.inference.scripted.request import Request
 from emulator.inference.scripted.rules import NoRuleMatches, Rules
+from emulator.inference.scripted.script_file import ScriptFile
 from emulator.inference.scripted.tokens import MAX_MODEL_LEN, chat_prompt, pieces, token_ids
 from emulator.inference.scripted.wire import (
     BadRequest,
@@ -38,12 +39,18 @@ MODELS = ("default", "scripted")
 class ScriptedServer:
     """A ModelServer without a model: rules say what is said, and the answer has every OpenAI and vLLM shape.
 
-    Equal requests get equal bytes, unless a rule has a sequence of replies. `rules` may be changed, or replaced, at
-    any time; without any, the built-in script answers.
+    Equal requests get equal bytes, unless a rule has a sequence of replies. Rules may be changed at any time; without
+    any, the built-in script answers. Those of a file are read again when it changes.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.rules = Rules() if rules is None else rules
+    def __init__(self, rules: Rules | ScriptFile | None = None) -> None:
+        self._file = rules if isinstance(rules, ScriptFile) else None
+        self._rules = rules if isinstance(rules, Rules) else Rules()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that answer now."""
+        return self._rules if self._file is None else self._file.rules()
 
     async def start(self) -> None:
         """Nothing to begin."""
@@ -54,7 +61,9 @@ class ScriptedServer:
             answer = self._answer(request)
         except Exception as error:  # of a template, or of a function that is somebody else's
             log.exception("the scripted model's rules failed")
-            answer = _error(500, "ScriptError", f"The scripted model's rules failed: {type(error).__name__}: {error}")
+            place = "" if self._file is None else self._file.place(error)
+            message = f"The scripted model's rules failed: {place}{type(error).__name__}: {error}"
+            answer = _error(500, "ScriptError", message)
         if answer.delay:
             await asyncio.sleep(answer.delay)
         return answer
@@ -75,8 +84,11 @@ class ScriptedServer:
             return _error(400, "NoRuleMatches", str(refusal))
 
     async def health(self) -> Health:
-        """Always ready."""
-        return Health(ready=True, detail="the scripted model answers; no language model is loaded")
+        """Always ready; the detail says what is wrong with a changed rule file."""
+        detail = "the scripted model answers; no language model is loaded"
+        if self._file is not None:
+            detail = f"{detail}; {self._file.describe()}"
+        return Health(ready=True, detail=detail)
 
     def reset(self) -> None:
         """Begin every sequence of replies anew."""
