@@ -169,6 +169,9 @@ class App:
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         await self.store.reset()
+        self.model_server.reset()
+        self.faults.restore()
+        self.conduct.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -22,7 +22,7 @@ SETTINGS = (
     "model", "rewrite_model", "model_api_key", "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
     "vllm_python", "vllm_log",
     "trajectories", "jobs", "region", "auth", "key_pairs", "account",
-    "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout",
+    "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout", "faults",
 )  # fmt: skip
 
 _PREFIX = "job_runtime_"
@@ -121,6 +121,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and (runtime := item.stash.get(_RUNTIME, None)) is not None:
         report.sections.append(("job_runtime", _conversations(runtime)))
+        if findings := _findings(runtime):
+            report.sections.append(("job_runtime's verdict", findings))
     return report
 
 
@@ -211,3 +213,11 @@ def _conversations(runtime: JobRuntime) -> str:
     if len(trajectories) > SHOWN:
         shown.append(f"and {len(trajectories) - SHOWN} more trajectories")
     return "\n\n".join(shown) or "no trajectories: no sample, seal or reward was received"
+
+
+def _findings(runtime: JobRuntime) -> str:
+    """What the agent should not have done, for the same."""
+    try:
+        return "\n".join(map(str, runtime.verdict().findings))
+    except Exception as error:
+        return f"there is none: {error!r}"

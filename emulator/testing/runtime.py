@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from emulator.faults import Faults, GivenFault, fault_of
 from emulator.settings import InvalidSetting, Settings, load_settings
 from emulator.store import queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
@@ -24,6 +25,7 @@ from emulator.testing.rollout import Rollout
 from emulator.testing.server import ServerThread, default_settings
 from emulator.testing.trajectories import Trajectory
 from emulator.trajectory import Status
+from emulator.verdict import Verdict, verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -102,7 +104,7 @@ class JobRuntime:
         self._thread.stop(at_once=True)
 
     def reset(self) -> None:
-        """Forget everything that was captured and scripted, and break off what is under way."""
+        """Forget everything: what was captured, replies, faults; and break off what is under way."""
         self._thread.call(self._thread.server.app.reset)
         self.model.reset()
 
@@ -148,6 +150,31 @@ class JobRuntime:
         )
         self._thread.call(partial(self._register, rollout))
         return rollout
+
+    @property
+    def faults(self) -> Faults:
+        """The faults that calls suffer: none, unless settings or the test say so."""
+        return self._thread.server.app.faults
+
+    def fault(self, kind: str, **options: Any) -> GivenFault:
+        """Have calls suffer a fault; which there are, `Fault` and docs/faults.md say. Raises InvalidFault."""
+        return self.faults.add(fault_of({"kind": kind, **options}))
+
+    def verdict(self, which: Rollout | str | None = None, *, rollout_timeout: float = 0.0) -> Verdict:
+        """How the agent behaved: in one trajectory, or in all. What is not finished by then counts as left."""
+        app = self._thread.server.app
+        trajectory_id = which.trajectory_id if isinstance(which, Rollout) else which
+        job_arn = which.job_arn if isinstance(which, Rollout) else None
+        return self._thread.call(
+            partial(
+                verdict,
+                app.store,
+                app.conduct,
+                job_arn=job_arn,
+                trajectory_id=trajectory_id,
+                rollout_timeout=rollout_timeout,
+            )
+        )
 
     @property
     def trajectories(self) -> list[Trajectory]:
