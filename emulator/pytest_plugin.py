@@ -97,7 +97,8 @@ def job_runtime(
             monkeypatch.setenv(name, value)
     stash = request.node.stash
     stash[_RUNTIME], stash[_STRICT] = runtime, strict
-    yield runtime
+    with runtime.boto3_session.lent():
+        yield runtime
     del stash[_RUNTIME]
 
 

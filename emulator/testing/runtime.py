@@ -18,7 +18,7 @@ from emulator.faults import Faults, GivenFault, fault_of
 from emulator.settings import InvalidSetting, Settings, load_settings
 from emulator.store import queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
-from emulator.testing.clients import boto3_client
+from emulator.testing.clients import DefaultSession, boto3_client
 from emulator.testing.environment import environment, variables
 from emulator.testing.model import Model
 from emulator.testing.rollout import Rollout
@@ -64,6 +64,7 @@ class JobRuntime:
         self._exits = ExitStack()
         self.url = self._thread.server.url  #: where it listens
         self.region = self.settings.region
+        self.boto3_session = DefaultSession()
         self.job_arn = JOB_ARN.format(region=self.region)  #: the job of rollouts for which a test names none
         self.model = Model(self._thread.server.app.model_server, self.settings.shown_model)  #: what it says
 
@@ -71,6 +72,7 @@ class JobRuntime:
         """Start, and set the environment variables. Raises DatabaseError, ModelServerError, DatabaseInUse."""
         self.start()
         self._exits.enter_context(environment(self.environment))
+        self._exits.enter_context(self.boto3_session.lent())
         return self
 
     def __exit__(

@@ -125,6 +125,29 @@ def test_after():
     }
 
 
+def test_boto3_s_default_session_is_the_test_s_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+boto3.setup_default_session(aws_access_key_id="production", aws_secret_access_key="secret")
+production = boto3.DEFAULT_SESSION
+
+def test_lenient(job_runtime):
+    agent(job_runtime.new_rollout().metadata)
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "local"
+
+@pytest.mark.job_runtime(auth="strict", key_pairs=["AKIDEXAMPLE:secret"])
+def test_strict(job_runtime):
+    agent(job_runtime.new_rollout().metadata)
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "AKIDEXAMPLE"
+
+def test_after():
+    assert boto3.DEFAULT_SESSION is production
+"""
+    )
+    assert outcomes(pytester) == {"passed": 3}
+
+
 def test_proxies_do_not_stand_between_an_agent_and_the_emulator(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
