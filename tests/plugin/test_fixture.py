@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emulator.testing import JobRuntime, MissingPackage
+
 pytest_plugins = ["pytester"]
 
 #: An agent that samples once, and a test module's imports.
@@ -243,3 +245,11 @@ def test_a_suite_that_does_not_use_it_imports_nothing_for_it(tmp_path: Path) -> 
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+def test_without_boto3_the_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with JobRuntime() as runtime:
+        runtime.new_rollout()
+        with pytest.raises(MissingPackage, match="boto3 is not installed: pip install boto3"):
+            runtime.client  # noqa: B018
