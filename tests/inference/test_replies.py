@@ -173,6 +173,20 @@ def test_arguments_are_an_object_or_text_as_it_is_and_an_id_is_kept() -> None:
     assert forced["choices"][0]["finish_reason"] == "stop"
 
 
+def test_answers_that_rules_may_give_differently_have_ids_of_their_own() -> None:
+    async def ids() -> list[str]:
+        server, body = saying(Reply("a"), Reply("b")), json.dumps(ask()).encode()
+        found = []
+        for trajectory in ("t1", "t1", "t2"):
+            answer = await server.send(ModelRequest(CHAT, body, trajectory_id=trajectory))
+            found.append(json.loads(b"".join([piece async for piece in answer]))["id"])
+        return found
+
+    first = asyncio.run(ids())
+    assert len(set(first)) == 3
+    assert asyncio.run(ids()) == first
+
+
 def test_log_probabilities_are_given_one_by_one_for_all_or_not_at_all() -> None:
     def logprobs(given: Any) -> list[float]:
         choice = answer_to(CHAT, saying(Reply("one two three", logprobs=given)), **ask(logprobs=True))["choices"][0]
@@ -265,6 +279,7 @@ def test_chance_in_a_template_repeats() -> None:
 
 def test_templates_are_replaced_wherever_there_is_text_and_keep_types_in_arguments() -> None:
     arguments = {"number": "{{ turn }}", "text": "turn {{ turn }}", "list": ["{{ [turn] }}", 1], "{{ turn }}": None}
+    arguments |= {"below": "{{ -turn }}", "trimmed": " {{- turn -}} ", "two": "{{ turn }}{{ turn }}"}
     reply = Reply(
         "{{ turn }}",
         [ToolCall("t{{ turn }}", arguments), ToolCall("raw", '{"turn": {{ turn }}}')],
@@ -274,7 +289,8 @@ def test_templates_are_replaced_wherever_there_is_text_and_keep_types_in_argumen
     (found,) = Rules([Rule(reply)]).replies(Request(ask()), 1)
     assert (found.content, found.reasoning) == ("1", "1")
     one, two = found.tool_calls
-    assert one == ToolCall("t1", {"number": 1, "text": "turn 1", "list": [[1], 1], "{{ turn }}": None})
+    more = {"below": -1, "trimmed": 1, "two": "11"}
+    assert one == ToolCall("t1", {"number": 1, "text": "turn 1", "list": [[1], 1], "{{ turn }}": None, **more})
     assert two.arguments == '{"turn": 1}'
     refused = Reply(error=Error(400, "turn {{ turn }}"), template=True)
     assert Rules([Rule(refused)]).replies(Request(ask()), 1)[0].error == Error(400, "turn 1")

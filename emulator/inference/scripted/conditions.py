@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.inference.scripted import json_path
 from emulator.inference.scripted.request import MISSING, Request
 
 #: A turn: its number, some of them, or a range.
@@ -35,7 +34,8 @@ class Condition:
 
     def reason(self, request: Request) -> str:
         """Why it failed."""
-        text = repr(self.found(request))
+        found = self.found(request)
+        text = repr(found[: _SHOWN + 1] if isinstance(found, str) else found)  # a message may be long
         text = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
         return f"{self.name}: wanted {self.wanted}, found {text}"
 
@@ -88,6 +88,8 @@ def value_conditions(name: str, values: Values) -> list[Condition]:
 
 
 def _value_condition(name: str, path: str, wanted: Any) -> Condition:
+    from emulator.inference.scripted import json_path
+
     found = (json_path.parse(path) if path.startswith("$") else json_path.member(path)).find
     fits = _predicate(wanted)
 

@@ -173,6 +173,11 @@ class Rules:
         return len(self._rules)
 
     @property
+    def count_text(self) -> str:
+        """How many rules there are."""
+        return f"{len(self)} rule{'' if len(self) == 1 else 's'}"
+
+    @property
     def default_text(self) -> str:
         """What becomes of a request that no rule answers."""
         if self.default is None:
@@ -256,7 +261,7 @@ class Rules:
                 self._counts.move_to_end(key)
             counts[rule] = count + 1
             self._uses[rule] = self._uses.get(rule, 0) + 1
-            request.count = count
+            request.count, request.by_rule = count, True
             return rule
         self._unmatched.append(Unmatched(request, tuple(f"{r}: {why}" for r, why in self.explain(request))))
         return None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emulator.inference.model_server import BrokenAnswer, Health, ModelAnswer, ModelRequest
 from emulator.inference.scripted import chat, completion
@@ -14,7 +14,6 @@ from emulator.inference.scripted.errors import error_body
 from emulator.inference.scripted.reply import Error, Reply, Rhythm
 from emulator.inference.scripted.request import Request
 from emulator.inference.scripted.rules import NoRuleMatches, Rules
-from emulator.inference.scripted.script_file import ScriptFile
 from emulator.inference.scripted.tokens import MAX_MODEL_LEN, chat_prompt, pieces, token_ids
 from emulator.inference.scripted.wire import (
     BadRequest,
@@ -26,6 +25,9 @@ from emulator.inference.scripted.wire import (
     parse,
 )
 from emulator.inference.scripted.writing import EPOCH, Choice, cut, digest, is_broken
+
+if TYPE_CHECKING:
+    from emulator.inference.scripted.script_file import ScriptFile
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class ScriptedServer:
     """
 
     def __init__(self, rules: Rules | ScriptFile | None = None) -> None:
-        self._file = rules if isinstance(rules, ScriptFile) else None
+        self._file = None if rules is None or isinstance(rules, Rules) else rules
         self._rules = rules if isinstance(rules, Rules) else Rules()
         self._instead: Rules | None = None
 
@@ -126,13 +128,13 @@ class _Answer:
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._first:
-            await asyncio.sleep(self._first)
+        wait = self._first
         for piece in self._body:
+            await asyncio.sleep(wait)  # if only to let others have their turn, and notice a client that leaves
             if self._closed:
                 return
             yield piece
-            await asyncio.sleep(self._pause)  # if only to let others have their turn, and notice a client that leaves
+            wait = self._pause
         if self._broken:
             raise BrokenAnswer("the script broke the answer off")
 
@@ -168,13 +170,20 @@ def _asking(request: ModelRequest, body: Mapping[str, Any]) -> Request:
     return Request(body, job=request.job_arn, trajectory=request.trajectory_id, instance=request.instance)
 
 
+def _digest(request: ModelRequest, *asked: Request) -> str:
+    """What the answer's ids are made of. Where rules answer equal requests differently, the ids differ too."""
+    by_rules = [f"\n{each.trajectory}\n{each.count}" for each in asked if each.by_rule]
+    return digest(request.path, request.body + "".join(by_rules).encode("utf-8", "surrogatepass"))
+
+
 def _chat(request: ModelRequest, rules: Rules) -> _Answer:
     asked = parse(request.body)
     form = chat_form(asked)
-    replies = rules.replies(_asking(request, asked), form.n)
+    asking = _asking(request, asked)
+    replies = rules.replies(asking, form.n)
     if (refused := _refused(replies)) is not None:
         return refused
-    request_digest = digest(request.path, request.body)
+    request_digest = _digest(request, asking)
     prompt = chat_prompt(asked)
     choices = [cut(reply, form, index, request_digest) for index, reply in enumerate(replies)]
     if form.stream:
@@ -192,13 +201,14 @@ def _completion(request: ModelRequest, rules: Rules) -> _Answer:
     asked = parse(request.body)
     form = completion_form(asked)
     prompts = completion.prompts(asked)
-    request_digest = digest(request.path, request.body)
     replies: list[Reply] = []
-    for prompt in prompts:
-        alone = {**asked, "prompt": prompt.text, "messages": None, "tools": None}  # which belong to chats
-        replies += rules.replies(_asking(request, alone), form.n)
+    # Messages and tools belong to chats.
+    alone = [_asking(request, {**asked, "prompt": each.text, "messages": None, "tools": None}) for each in prompts]
+    for asking in alone:
+        replies += rules.replies(asking, form.n)
     if (refused := _refused(replies)) is not None:
         return refused
+    request_digest = _digest(request, *alone)
     choices = [cut(reply, form, index, request_digest) for index, reply in enumerate(replies)]
     answered = [(prompts[choice.index // form.n], choice) for choice in choices]
     if form.stream:
