@@ -1,4 +1,4 @@
-"""Of each fault that sealing and rewarding can suffer: what boto3 sees, what is stored, and that a retry has one effect."""
+"""Of each fault that sealing and rewarding can suffer: what boto3 sees, what is stored, and one effect of a retry."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_who_does_not_wait_out_a_latency_may_ask_again(
     before, after = BEFORE_AND_AFTER[operation]
     with (
         runtime_client(rollout.server.url, read_timeout=1.0) as hasty,
-        pytest.raises(Exception, match="(?i)read timeout"),
+        pytest.raises(Exception, match=r"(?i)read timeout"),
     ):
         call_of(hasty, rollout, operation)(ClientToken=token_of(rollout))
     assert rollout.stored().state == (after if is_done else before)
