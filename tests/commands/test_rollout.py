@@ -76,20 +76,12 @@ def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_pat
 
 
 def test_an_agent_is_sent_what_the_options_say(tmp_path: Path) -> None:
-    options = (
-        "--limit",
-        "1",
-        "--temperature",
-        "0.5",
-        "--top-p",
-        "0.9",
-        "--max-tokens",
-        "64",
-        "--payload",
-        "documented",
-    )
+    inference = ("--temperature", "0.5", "--top-p", "0.9", "--max-tokens", "64")
+    options = (*inference, "--limit", "1", "--payload", "documented")
     with agent_server(lambda body: act({"instance": {}, **body})) as server:
-        status, _, errors = rolled(tmp_path, write_rows(tmp_path, [{}, {}]), "--agent", server.url, *options)
+        status, _, errors = rolled(
+            tmp_path, write_rows(tmp_path, [{}, {}]), "--agent", server.url, "--payload", "documented", *options
+        )
         assert status == 0, errors
         ((_, _, body),) = server.asked
     assert body["prompt"] == "question 0"
