@@ -108,19 +108,17 @@ def test_what_is_given_up_is_sealed_as_failed_unless_it_was_sealed(database: Add
 
 
 def test_a_reader_that_leaves_in_the_middle_holds_nobody_up() -> None:
-    """In memory a statement that is left open keeps everybody from writing."""
+    """In memory a statement that is left open keeps others waiting, until they give up after 5 seconds."""
 
     async def body() -> None:
-        async with store_on(None) as store:
+        async with store_on(None) as store, asyncio.timeout(4.5):
             for number in range(20):
                 await store.register_trajectory(JOB_ARN, f"t-{number}")
                 reading = asyncio.create_task(store.read(queries.list_trajectories, TrajectoryFilter(), limit=500))
                 for _ in range(number):
                     await asyncio.sleep(0)
                 reading.cancel()
-            async with asyncio.timeout(PATIENCE):
-                await store.register_trajectory(**T)
-                found = await store.read(queries.list_trajectories, TrajectoryFilter(), limit=500)
-            assert len(found) == 21
+            await store.register_trajectory(**T)
+            assert len(await store.read(queries.list_trajectories, TrajectoryFilter(), limit=500)) == 21
 
     asyncio.run(body())
