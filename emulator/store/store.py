@@ -178,15 +178,18 @@ class Store:
             return False
         return True
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
         """Returns when the agent has settled a trajectory (see `is_settled`), or `end_waiting` was called.
 
-        Raises UnknownTrajectory, StoreError.
+        `is_new`: nobody has settled it yet, which saves a look. Raises UnknownTrajectory, StoreError.
         """
         key = (job_arn, trajectory_id)
+        look_again = LOOK_AGAIN if self._database.is_shared else None
         with self._watches.watching(key) as settled:
+            if is_new:
+                await asyncio.wait((settled,), timeout=look_again)
             while not settled.done() and not is_settled(await self.read(queries.status_of, *key)):
-                await asyncio.wait((settled,), timeout=LOOK_AGAIN if self._database.is_shared else None)
+                await asyncio.wait((settled,), timeout=look_again)
 
     def end_waiting(self) -> None:
         """Have everybody return who waits in `settled`: the server is stopping."""

@@ -51,7 +51,7 @@ class RemoteRuntime:
         document = {"job_arn": job_arn, "trajectory_id": trajectory_id, "group": group}
         await self._ask("POST", "/_emulator/trajectories", document | {"instance": json.loads(instance)})
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:  # noqa: ARG002
         """As the protocol has it."""
         target = f"/_emulator/settled/{_quoted(job_arn, trajectory_id)}?seconds={LONG_POLL}"
         while not is_settled(Status((await self._ask("GET", target))["status"])):

@@ -30,8 +30,11 @@ class Runtime(Protocol):
     async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
         """Make a rollout known, before its agent is asked; `instance` is JSON. Again: changes nothing."""
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
-        """Returns when the agent has said that it failed, or has given the rewards."""
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
+        """Returns when the agent has said that it failed, or has given the rewards.
+
+        `is_new`: it was registered by the caller, and its agent not asked before this has begun to wait.
+        """
 
     async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
         """Seal a trajectory as failed; False if its agent has sealed it."""
@@ -60,10 +63,10 @@ class LocalRuntime:
         except (StoreError, TrajectoryError) as error:
             raise RuntimeGone(str(error)) from None
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
         """As the protocol has it."""
         try:
-            await self._store.settled(job_arn, trajectory_id)
+            await self._store.settled(job_arn, trajectory_id, is_new=is_new)
         except (StoreError, TrajectoryError) as error:
             raise RuntimeGone(str(error)) from None
 

@@ -15,7 +15,7 @@ from emulator.trajectory import Status, UnknownTrajectory
 from tests.conftest import JOB_ARN
 from tests.stored import PATIENCE
 
-T = {"job_arn": JOB_ARN, "trajectory_id": "t"}
+T = (JOB_ARN, "t")
 
 
 @asynccontextmanager
@@ -29,30 +29,30 @@ async def store_on(address: Address | None) -> AsyncIterator[Store]:
         await store.aclose()
 
 
-async def seal(store: Store, completion: Status = Status.READY) -> None:
-    await store.complete_rollout(**T, completion=completion, client_token=None)
+async def seal(store: Store, trajectory_id: str = "t", completion: Status = Status.READY) -> None:
+    await store.complete_rollout(job_arn=JOB_ARN, trajectory_id=trajectory_id, completion=completion, client_token=None)
 
 
 async def reward(store: Store) -> None:
-    await store.update_reward(**T, rewards=[1.0], client_token=None)
+    await store.update_reward(job_arn=JOB_ARN, trajectory_id="t", rewards=[1.0], client_token=None)
 
 
 def test_who_waits_goes_on_when_the_reward_is_there_or_the_agent_has_failed(any_database: Address) -> None:
     async def body() -> None:
         async with store_on(any_database) as store, asyncio.timeout(PATIENCE):
-            await store.register_trajectory(**T)
-            first, second = (asyncio.create_task(store.settled(**T)) for _ in range(2))
+            await store.register_trajectory(*T)
+            first, second = (asyncio.create_task(store.settled(*T)) for _ in range(2))
             await seal(store)
             await asyncio.wait((first, second), timeout=0.1)
             assert not first.done()
             await reward(store)
             await asyncio.gather(first, second)
-            await store.settled(**T)  # it is still
+            await store.settled(*T)  # it is still
 
-            failed = {"job_arn": JOB_ARN, "trajectory_id": "failed"}
-            await store.register_trajectory(**failed)
-            waiting = asyncio.create_task(store.settled(**failed))
-            await store.complete_rollout(**failed, completion=Status.FAILED, client_token=None)
+            await store.register_trajectory(JOB_ARN, "failed")
+            waiting = asyncio.create_task(store.settled(JOB_ARN, "failed", is_new=True))
+            await asyncio.sleep(0)
+            await seal(store, "failed", Status.FAILED)
             await waiting
 
     asyncio.run(body())
@@ -62,8 +62,8 @@ def test_on_a_shared_database_it_does_not_matter_which_server_took_the_reward(po
     async def body() -> None:
         async with store_on(postgresql_database) as store, store_on(postgresql_database) as other:
             async with asyncio.timeout(PATIENCE):
-                await store.register_trajectory(**T)
-                waiting = asyncio.create_task(store.settled(**T))
+                await store.register_trajectory(*T)
+                waiting = asyncio.create_task(store.settled(*T))
                 await seal(other)
                 await reward(other)
                 await waiting
@@ -75,7 +75,7 @@ def test_an_unknown_trajectory_is_not_waited_for(database: Address) -> None:
     async def body() -> None:
         async with store_on(database) as store:
             with pytest.raises(UnknownTrajectory):
-                await store.settled(**T)
+                await store.settled(*T)
 
     asyncio.run(body())
 
@@ -83,12 +83,12 @@ def test_an_unknown_trajectory_is_not_waited_for(database: Address) -> None:
 def test_nobody_waits_for_a_store_that_is_stopping(database: Address) -> None:
     async def body() -> None:
         async with store_on(database) as store, asyncio.timeout(PATIENCE):
-            await store.register_trajectory(**T)
-            waiting = asyncio.create_task(store.settled(**T))
+            await store.register_trajectory(*T)
+            waiting = asyncio.create_task(store.settled(*T))
             await asyncio.sleep(0)
             store.end_waiting()
             await waiting
-            await store.settled(**T)
+            await store.settled(*T)
 
     asyncio.run(body())
 
@@ -96,9 +96,9 @@ def test_nobody_waits_for_a_store_that_is_stopping(database: Address) -> None:
 def test_what_is_given_up_is_sealed_as_failed_unless_it_was_sealed(database: Address) -> None:
     async def body() -> None:
         async with store_on(database) as store:
-            await store.register_trajectory(**T)
-            assert await store.give_up(**T)
-            assert not await store.give_up(**T)
+            await store.register_trajectory(*T)
+            assert await store.give_up(*T)
+            assert not await store.give_up(*T)
             (record,) = await store.read(queries.list_trajectories, TrajectoryFilter(), limit=2)
             assert (record.status, record.completion, record.eligible) == (Status.FAILED, Status.FAILED, False)
             with pytest.raises(UnknownTrajectory):
@@ -118,7 +118,7 @@ def test_a_reader_that_leaves_in_the_middle_holds_nobody_up() -> None:
                 for _ in range(number):
                     await asyncio.sleep(0)
                 reading.cancel()
-            await store.register_trajectory(**T)
+            await store.register_trajectory(*T)
             assert len(await store.read(queries.list_trajectories, TrajectoryFilter(), limit=500)) == 21
 
     asyncio.run(body())
