@@ -173,10 +173,8 @@ def make_model_server(settings: Settings) -> ModelServer:
     kind, _, rest = settings.model.partition(":")
     try:
         match kind:
-            case "scripted" if not rest:
-                from emulator.inference.scripted import ScriptedServer
-
-                return ScriptedServer()
+            case "scripted" if rest or settings.model == kind:
+                return _scripted_server(rest)
             case "http" | "https":
                 return _remote_server(settings, settings.model)
             case "vllm":
@@ -194,7 +192,23 @@ def make_model_server(settings: Settings) -> ModelServer:
                 raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
     except ValueError as error:
         raise InvalidSetting(f"model: {error}") from None
-    raise InvalidSetting(f"model: {kind!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'")
+    raise InvalidSetting(
+        f"model: {kind!r} is none of 'scripted[:FILE]', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
+    )
+
+
+def _scripted_server(file: str) -> ModelServer:
+    from emulator.inference.scripted import ScriptedServer
+
+    if not file:
+        return ScriptedServer()
+    from emulator.inference.scripted.script_file import ScriptFile
+    from emulator.inference.scripted.wrong_script import WrongScript
+
+    try:
+        return ScriptedServer(ScriptFile(Path(file)))
+    except WrongScript as error:
+        raise InvalidSetting(f"model: {error}") from None
 
 
 def _remote_server(settings: Settings, url: str) -> ModelServer:

@@ -66,7 +66,8 @@ class Settings:
     )
     model: str = _setting(
         "scripted",
-        "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
+        "who answers: 'scripted' (embedded), 'scripted:FILE' (by rules, YAML or Python), "
+        "'http://HOST:PORT' (any OpenAI-compatible server), "
         "or 'vllm:MODEL [extra arguments]' (vLLM, started as a child)",
         "model server",
         metavar="MODEL",

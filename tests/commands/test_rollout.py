@@ -20,7 +20,7 @@ from tests.trainer import agents
 from tests.trainer.agent_server import agent_server
 from tests.trainer.agents import act
 
-SCHEMA = json.loads((ROOT / "docs" / "rollout-report.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "rollout-report-1.json").read_text())
 REWARDS = [[1.0], [0.0, 0.5], [0.25], [1.0]]
 
 
