@@ -158,7 +158,8 @@ class Dispatcher:
             recorded = await self.runtime.recorded(self.job_arn, trajectory_id)
         if recorded is None:
             raise RuntimeGone(f"trajectory {trajectory_id} is gone: was the emulator reset?")
-        return Attempt(trajectory_id, failure_of(recorded, reason, given_up=given_up), seconds), recorded
+        failure = failure_of(recorded, reason, given_up=given_up)
+        return Attempt(trajectory_id, failure, seconds, given_up), recorded
 
 
 def _result(rollout: Rollout, attempts: list[Attempt], recorded: Recorded) -> RolloutResult:

@@ -187,6 +187,7 @@ def result_document(result: RolloutResult) -> dict[str, Any]:
                 "trajectory_id": attempt.trajectory_id,
                 "failure": _failure_document(attempt.failure),
                 "seconds": round(attempt.seconds, 6),
+                "given_up": attempt.given_up,
             }
             for attempt in result.attempts
         ],
@@ -199,7 +200,7 @@ def result_from(document: Mapping[str, Any]) -> RolloutResult:
         document["row"],
         document["member"],
         tuple(
-            Attempt(each["trajectory_id"], _failure_from(each["failure"]), each["seconds"])
+            Attempt(each["trajectory_id"], _failure_from(each["failure"]), each["seconds"], each["given_up"])
             for each in document["attempts"]
         ),
         tuple(document["rewards"]),

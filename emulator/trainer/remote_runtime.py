@@ -75,6 +75,10 @@ class RemoteRuntime:
             tuple(map(_turn_tokens, document["turns"])),
         )
 
+    async def verdict(self, job_arn: str) -> dict[str, Any]:
+        """As the protocol has it."""
+        return await self._ask("GET", f"/_emulator/verdict?job={quote(job_arn)}")
+
     async def _ask(self, method: str, target: str, document: object = None) -> dict[str, Any]:
         return self._checked(await self._send(method, target, document))
 

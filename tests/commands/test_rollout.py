@@ -44,6 +44,7 @@ def test_a_run_prints_a_table_and_writes_a_report_that_account_for_every_rollout
         turn["prompt_tokens"] for each in document["rollouts"] for turn in each["turns"]
     )
     assert document["tokens"]["response"] > 0
+    assert document["verdict"]["counts"] == {}
     assert_all_accounted_for(tmp_path, 4, 3)
 
 
@@ -64,6 +65,8 @@ def test_rollouts_that_failed_are_told_with_their_reasons_and_by_the_exit_status
     }
     assert document["metrics"]["reward/valid_mean"] == 1.0
     assert document["metrics"]["reward/mean"] == 0.25
+    assert document["verdict"]["counts"] == {"never-sampled": 2, "sealed-without-reward": 2}
+    assert "never-sampled: 2  sealed-without-reward: 2" in out
 
 
 def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_path: Path) -> None:
