@@ -73,6 +73,8 @@ def _export(given: argparse.Namespace) -> int:
     plan = Plan(
         which, given.failed, given.min_reward, given.max_reward, given.format, given.purpose, file, given.advantage
     )
+    if file == "parquet" and given.output is None and sys.stdout.isatty():
+        raise Refused("parquet is nothing to read in a terminal: --output names a file")
     try:
         plan.check()
     except InvalidExport as error:
@@ -88,7 +90,8 @@ def _export(given: argparse.Namespace) -> int:
         for piece in export(connection, plan, tally, tokenizer):
             output.write(piece)
         output.flush()
-    print(visible(f"{given.output or 'stdout'}: {tally}"), file=sys.stderr)
+    if given.output is not None or tally.left_out:
+        print(visible(f"{given.output or 'stdout'}: {tally}"), file=sys.stderr)
     return 0
 
 

@@ -55,7 +55,7 @@ class Tally:
     def __str__(self) -> str:
         """In a few words."""
         left_out = "".join(f"; left out: {count} × {reason}" for reason, count in self.left_out.most_common())
-        return f"{self.rows} rows of {self.trajectories} trajectories{left_out}"
+        return f"{self.trajectories} trajectories, {self.rows} rows{left_out}"
 
 
 @dataclass(frozen=True, slots=True)
