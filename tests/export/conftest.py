@@ -23,10 +23,11 @@ class Captured:
 
     url: str
     database: Path
+    client: httpx2.Client
 
     def get(self, **parameters: object) -> httpx2.Response:
         """`GET /_emulator/export`."""
-        return httpx2.get(f"{self.url}/_emulator/export", params={name: str(v) for name, v in parameters.items()})
+        return self.client.get("/_emulator/export", params={name: str(v) for name, v in parameters.items()})
 
     def rows(self, **parameters: object) -> list[dict[str, Any]]:
         """Its rows, as JSON Lines."""
@@ -48,6 +49,9 @@ class Captured:
 def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Captured]:
     """Rollouts of every kind."""
     database = tmp_path_factory.mktemp("export") / "trajectories.db"
-    with running_server(Settings(port=0, database=str(database))) as server:
+    with (
+        running_server(Settings(port=0, database=str(database))) as server,
+        httpx2.Client(base_url=server.url) as client,
+    ):
         roll_out_every_kind(server.url)
-        yield Captured(server.url, database)
+        yield Captured(server.url, database, client)
