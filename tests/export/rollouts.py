@@ -12,7 +12,7 @@ from tests.conftest import JOB_ARN
 OTHER_JOB = JOB_ARN.replace("arithmetic", "another")
 
 #: What makes a model say which tokens it saw and sampled.
-TOKENS = {"return_token_ids": True, "logprobs": True}
+TOKENS: dict[str, Any] = {"return_token_ids": True, "logprobs": True}
 
 
 def begin(url: str, trajectory_id: str, group: str | None = None, instance: dict[str, Any] | None = None) -> None:
