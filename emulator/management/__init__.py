@@ -132,7 +132,7 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
     return await emulator.scrape.answer(request.headers.get("accept", ""))
 
 
-async def _export(emulator: Emulator, request: Request) -> StreamAnswer:
+async def _export(emulator: Emulator, request: Request) -> Answer | StreamAnswer:
     from emulator.management.export import export_trajectories  # when it is first needed
 
     return await export_trajectories(emulator, request)

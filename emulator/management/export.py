@@ -19,7 +19,7 @@ from emulator.export.tokenizing import ask_model_server
 from emulator.inference.model_server import ModelRequest, ModelServer
 from emulator.management.captured import FILTER_PARAMETERS, read_parameters
 from emulator.management.emulator import Emulator
-from emulator.protocol.answer import StreamAnswer, Write
+from emulator.protocol.answer import Answer, StreamAnswer, Write
 from emulator.protocol.endpoint import while_connected
 from emulator.protocol.errors import ValidationException
 from emulator.store.queries import TrajectoryFilter
@@ -27,13 +27,15 @@ from emulator.store.queries import TrajectoryFilter
 log = logging.getLogger(__name__)
 
 
-async def export_trajectories(emulator: Emulator, request: Request) -> StreamAnswer:
+async def export_trajectories(emulator: Emulator, request: Request) -> Answer | StreamAnswer:
     """The file. Raises ValidationException, and whatever goes wrong before its first piece."""
     plan = _plan(request)
     try:
         plan.check()
     except (InvalidExport, NoParquet) as error:
         raise ValidationException(str(error)) from None
+    if request.method == "HEAD":
+        return Answer(b"", content_type=FILES[plan.file])
     work = _Work(emulator, plan)
     try:
         first = await while_connected(work.next(), request.scope)

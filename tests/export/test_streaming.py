@@ -86,6 +86,13 @@ def test_a_client_that_leaves_before_anything_was_found_ends_its_export(many: st
     eventually(lambda: not exporting(), "the export's thread to end")
 
 
+def test_who_asks_for_the_head_gets_no_body(many: str) -> None:
+    answer = httpx2.head(f"{many}/_emulator/export", params={"file": "parquet"})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    assert not exporting()
+
+
 def test_what_is_only_in_memory_is_exported_too() -> None:
     with running_server() as server:
         roll_out(server.url, JOB_ARN, "t-1")
