@@ -84,6 +84,7 @@ class Steps:
         """Pairs; the texts that it compares."""
         trainer = DPOTrainer(
             self._model(),
+            ref_model=self._model(),
             args=DPOConfig(max_length=None, **self._options(1)),
             train_dataset=load(self._folder / "dpo.parquet"),
             processing_class=self._tokenizer,
