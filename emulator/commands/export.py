@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from emulator.commands import Refused
 from emulator.commands.db import add_database_option, database_of
-from emulator.commands.terminal import visible
 from emulator.commands.trajectories import add_filter, read_filter, reading
+from emulator.terminal import visible
 
 if TYPE_CHECKING:
     from emulator.export import Tokenizer
