@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -17,7 +18,7 @@ from emulator.address import Address
 from emulator.metrics import WriterMetrics
 from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
-from emulator.store.database import one_line, open_database
+from emulator.store.database import DatabaseError, one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
@@ -227,6 +228,15 @@ class Store:
             async with self._readers.connect() as connection:
                 return await connection.run_sync(query)
         except SQLAlchemyError as error:
+            raise StoreError(f"The database could not be read: {one_line(error)}") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only connection for a thread of the caller's, who reads as long as it takes. Raises StoreError."""
+        try:
+            with self._database.read_engine().connect() as connection:
+                yield connection
+        except (SQLAlchemyError, DatabaseError) as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:
