@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,19 +24,19 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 from uuid import uuid4
 
-import boto3
-from botocore.config import Config
-from openai import OpenAI
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from examples import boto3_agent, openai_agent
+from examples import boto3_streaming, openai_tools
 
 DATA_SET = Path(__file__).with_name("arithmetic.jsonl")
 JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/demo"
 
-Agent = Callable[[str, str, str], float]
+Agent = Callable[[dict[str, Any]], float]
+
+#: The agents that are plain functions, too.
+AGENTS: dict[str, Agent] = {"boto3": boto3_streaming.roll_out, "openai": openai_tools.roll_out}
 
 
 def main() -> int:
@@ -47,6 +48,8 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=4, help="rollouts at once (default: 4)")
     parser.add_argument("--patience", type=float, default=600, help="seconds until the model is ready (default: 600)")
     given = parser.parse_args()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "local")
     rows = [json.loads(line) for line in DATA_SET.read_text().splitlines()][: given.limit]
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +96,7 @@ def wait_until_ready(url: str, patience: float) -> None:
 
 def run(console: Console, url: str, rows: list[dict[str, str]], concurrency: int) -> list[str]:
     """Run each agent over each row; what went wrong, a line each."""
-    agents = make_agents(url)
-    work = [(name, agent, row) for row in rows for name, agent in agents.items()]
+    work = [(name, agent, row) for row in rows for name, agent in AGENTS.items()]
     failures: list[str] = []
     rewards: list[float] = []
     columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[reward]}"))
@@ -107,7 +109,7 @@ def run(console: Console, url: str, rows: list[dict[str, str]], concurrency: int
         def roll_out(name: str, agent: Agent, row: dict[str, str]) -> None:
             trajectory_id = f"{name}-{uuid4().hex[:8]}"
             try:
-                rewards.append(agent(trajectory_id, row["prompt"], row["answer"]))
+                rewards.append(agent(request(url, trajectory_id, row)))
             except Exception as error:
                 failures.append(f"{trajectory_id}: {type(error).__name__}: {error}")
             mean = sum(rewards) / len(rewards) if rewards else 0.0
@@ -118,21 +120,10 @@ def run(console: Console, url: str, rows: list[dict[str, str]], concurrency: int
     return failures
 
 
-def make_agents(url: str) -> dict[str, Agent]:
-    """The example agents, pointed at the emulator."""
-    runtime = boto3.client(
-        "sagemakerjobruntime",
-        endpoint_url=url,
-        region_name="us-west-2",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-        config=Config(max_pool_connections=64, read_timeout=600),
-    )
-    model = OpenAI(base_url=f"{url}/v1", api_key="local")
-    return {
-        "boto3": lambda trajectory_id, *row: boto3_agent.roll_out(runtime, JOB_ARN, trajectory_id, *row),
-        "openai": lambda trajectory_id, *row: openai_agent.roll_out(runtime, JOB_ARN, trajectory_id, *row, model=model),
-    }
+def request(url: str, trajectory_id: str, row: dict[str, str]) -> dict[str, Any]:
+    """A rollout request as the SageMaker SDK has it."""
+    metadata = {"job_arn": JOB_ARN, "trajectory_id": trajectory_id, "endpoint": url, "region": "us-west-2"}
+    return {"instance": row, "metadata": metadata, "inference_params": {"max_tokens": 128}}
 
 
 def show(console: Console, url: str) -> None:
