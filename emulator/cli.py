@@ -16,6 +16,7 @@ REFUSED = 2
 
 COMMANDS = {
     "serve": "run the emulator",
+    "rollout": "play the trainer's part: rollouts of a dataset against an agent",
     "trajectories": "look at what was captured: list, show, export",
     "db": "look after the database: upgrade, backup, check, copy",
 }

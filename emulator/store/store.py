@@ -15,14 +15,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
-from emulator.store import changes
+from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
 from emulator.store.database import one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
+from emulator.store.watches import Watches
 from emulator.store.writer import StoreError, Writer
-from emulator.trajectory import Event, Status, TurnStatus, transition
+from emulator.trajectory import Event, InvalidTransition, Status, TurnStatus, is_settled, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 #: Trajectories that are kept at hand, the last opened; another one costs a look into the database.
 LAST_OPENED = 10_000
+
+#: Seconds after which who waits for a trajectory looks again, where other processes may have changed it.
+LOOK_AGAIN = 2.0
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Store:
         # A turn under way holds its trajectory, so that its numbers go on from one object whatever was opened since.
         self._at_hand: WeakValueDictionary[Key, OpenTrajectory] = WeakValueDictionary()
         self._opening: dict[Key, _Opening] = {}
+        self._watches = Watches()
         self._readers: AsyncEngine | None = None
         self._readers_lock = asyncio.Lock()
 
@@ -141,13 +146,51 @@ class Store:
         """Make a job known. Raises StoreError."""
         await self._change((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
 
-    async def register_trajectory(self, job_arn: str, trajectory_id: str) -> None:
+    async def register_trajectory(
+        self, job_arn: str, trajectory_id: str, *, group: str | None = None, instance: str | None = None
+    ) -> None:
         """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing.
 
+        `group`: what it shares with the other rollouts of its prompt; `instance`: the dataset's row, in JSON.
         Raises UnknownJob, StoreError.
         """
+        await self._change(
+            (job_arn, trajectory_id),
+            changes.register_trajectory,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            group=group,
+            instance=instance,
+            any_job=self._any_job,
+            now=now(),
+        )
+
+    async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
+        """Seal a trajectory as failed in place of its agent; False if it was sealed already.
+
+        Raises UnknownJob, UnknownTrajectory, StoreError.
+        """
+        try:
+            await self.complete_rollout(
+                job_arn=job_arn, trajectory_id=trajectory_id, completion=Status.FAILED, client_token=None
+            )
+        except InvalidTransition:
+            return False
+        return True
+
+    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+        """Returns when the agent has settled a trajectory (see `is_settled`), or `end_waiting` was called.
+
+        Raises UnknownTrajectory, StoreError.
+        """
         key = (job_arn, trajectory_id)
-        await self._change(key, changes.open_trajectory, **{**self._creating(key), "may_create": True})
+        with self._watches.watching(key) as settled:
+            while not settled.done() and not is_settled(await self.read(queries.status_of, *key)):
+                await asyncio.wait((settled,), timeout=LOOK_AGAIN if self._database.is_shared else None)
+
+    def end_waiting(self) -> None:
+        """Have everybody return who waits in `settled`: the server is stopping."""
+        self._watches.end()
 
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
@@ -216,12 +259,18 @@ class Store:
     ) -> None:
         """Run a change of a trajectory's status, and keep what is at hand of it true."""
 
+        key = (job_arn, trajectory_id)
+
         def note(moved: asyncio.Future[Status]) -> None:
-            if moved.exception() is None and (trajectory := self._at_hand.get((job_arn, trajectory_id))) is not None:
+            if moved.exception() is not None:
+                return
+            if (trajectory := self._at_hand.get(key)) is not None:
                 trajectory.status = moved.result()
+            if is_settled(moved.result()):
+                self._watches.settled(key)
 
         moved = self._writer.change(
-            (job_arn, trajectory_id),
+            key,
             partial(
                 change,
                 job_arn=job_arn,

@@ -1,0 +1,101 @@
+"""What the trainer asks of an emulator: one interface, and the emulator of its own process behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from emulator.completion import read_completion
+from emulator.store import Store, StoreError, queries
+from emulator.store.queries import TrajectoryRecord, TurnRecord
+from emulator.trainer.rollouts import Recorded, TurnTokens
+from emulator.trajectory import TrajectoryError, UnknownTrajectory
+
+
+class RuntimeGone(Exception):
+    """The emulator cannot be reached, or refuses; the message says why."""
+
+
+class Runtime(Protocol):
+    """An emulator, to the trainer. Every function may raise RuntimeGone."""
+
+    endpoint: str  #: where agents reach it
+    region: str
+
+    async def register_job(self, job_arn: str) -> None:
+        """Make a job known. Again: changes nothing."""
+
+    async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
+        """Make a rollout known, before its agent is asked; `instance` is JSON. Again: changes nothing."""
+
+    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+        """Returns when the agent has said that it failed, or has given the rewards."""
+
+    async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
+        """Seal a trajectory as failed; False if its agent has sealed it."""
+
+    async def recorded(self, job_arn: str, trajectory_id: str) -> Recorded | None:
+        """What there is of a trajectory; None if it is unknown."""
+
+
+class LocalRuntime:
+    """The `Runtime` in this process: by way of its store, and told by it when something changes."""
+
+    def __init__(self, store: Store, *, endpoint: str, region: str) -> None:
+        """`store` is started, and belongs to the event loop that calls."""
+        self.endpoint = endpoint
+        self.region = region
+        self._store = store
+
+    async def register_job(self, job_arn: str) -> None:
+        """As the protocol has it."""
+        await self._store.register_job(job_arn)
+
+    async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
+        """As the protocol has it."""
+        try:
+            await self._store.register_trajectory(job_arn, trajectory_id, group=group, instance=instance)
+        except (StoreError, TrajectoryError) as error:
+            raise RuntimeGone(str(error)) from None
+
+    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+        """As the protocol has it."""
+        try:
+            await self._store.settled(job_arn, trajectory_id)
+        except (StoreError, TrajectoryError) as error:
+            raise RuntimeGone(str(error)) from None
+
+    async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
+        """As the protocol has it."""
+        try:
+            return await self._store.give_up(job_arn, trajectory_id)
+        except (StoreError, TrajectoryError) as error:
+            raise RuntimeGone(str(error)) from None
+
+    async def recorded(self, job_arn: str, trajectory_id: str) -> Recorded | None:
+        """As the protocol has it."""
+        try:
+            found = await self._store.read(_with_turns, job_arn, trajectory_id)
+        except UnknownTrajectory:
+            return None
+        except StoreError as error:
+            raise RuntimeGone(str(error)) from None
+        return await asyncio.to_thread(_recorded, *found)
+
+
+def _with_turns(connection: Connection, job_arn: str, trajectory_id: str) -> tuple[TrajectoryRecord, list[TurnRecord]]:
+    found = queries.find_trajectories(connection, trajectory_id, job_arn)
+    if not found:
+        raise UnknownTrajectory(job_arn, trajectory_id)
+    return found[0], queries.turns_of(connection, found[0])
+
+
+def _recorded(record: TrajectoryRecord, turns: list[TurnRecord]) -> Recorded:
+    return Recorded(record.status, record.completion, tuple(record.rewards or ()), tuple(map(_turn_tokens, turns)))
+
+
+def _turn_tokens(turn: TurnRecord) -> TurnTokens:
+    usage: Any = read_completion(turn.request, turn.response, turn.content_type).usage
+    return TurnTokens(turn.status, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
