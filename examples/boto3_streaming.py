@@ -63,7 +63,8 @@ def ask(runtime: Any, rollout: dict[str, str], prompt: str, parameters: dict[str
 def sample(runtime: Any, rollout: dict[str, str], messages: list[dict[str, str]], parameters: dict[str, Any]) -> str:
     """One message of the model, put together from the events of its stream."""
     options = {name: value for name, value in parameters.items() if value is not None}
-    body = {"model": "default", "messages": messages, "stream": True, **options}
+    stream_options = {"include_usage": True}  # so that the tokens are counted
+    body = {"model": "default", "messages": messages, "stream": True, "stream_options": stream_options, **options}
     stream = runtime.sample_with_response_stream(**rollout, Body=json.dumps(body).encode())["Body"]
     said = []
     for line in stream.iter_lines():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -52,7 +51,9 @@ def serving(name: str, folder: Path) -> Iterator[str]:
 
 def example_variables() -> dict[str, str]:
     """What an example sees; Python finds the repository's modules."""
-    return client_variables() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    variables = client_variables() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # some of these packages take 20 s to compile
+    return variables
 
 
 def commands(name: str) -> list[list[str]]:
