@@ -30,9 +30,7 @@ class Run:
         return [rollout["reward"] for rollout in self.report["rollouts"]]
 
 
-def drive(
-    name: str, url: str | None, database: Path, *options: str, variables: Mapping[str, str] | None = None
-) -> Run:
+def drive(name: str, url: str | None, database: Path, *options: str, variables: Mapping[str, str] | None = None) -> Run:
     """Run the command of an example's documentation, with more options. `url` is where the example listens."""
     (command,) = (words for words in commands(name) if words[0] == "job-runtime-local")
     arguments = [word if url is None else word.replace("http://127.0.0.1:8080", url) for word in command[1:]]

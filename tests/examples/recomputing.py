@@ -15,7 +15,7 @@ from tests.examples.driving import Run
 
 
 def recomputed(run: Run, *, rows: int, group_size: int) -> dict[str, float]:
-    """Every number of the report's `metrics`. Asserts that the report names each rollout, and the right trajectories."""
+    """Every number of the report's `metrics`. Asserts that it names every rollout and trajectory."""
     groups: dict[str, list[float | None]] = {}
     turn_counts, prompts, responses, attempts = [], [], [], 0
     for rollout in run.report["rollouts"]:
