@@ -138,6 +138,15 @@ class App:
             async with asyncio.timeout(LAST_WORDS):
                 await self.drained()
 
+    async def reset(self) -> None:
+        """Break off every request, and forget everything. Raises StoreError."""
+        tasks = [exchange.task for exchange in self._open]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
+        await self.store.reset()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange: Exchange = scope["extensions"][EXCHANGE]

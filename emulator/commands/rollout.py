@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     request.add_argument("--max-tokens", default=4096, **number, help="(default: 4096)")
     report = parser.add_argument_group("the account")
     report.add_argument("--report", type=Path, default=Path("rollouts.json"), metavar="FILE",
-                        help="the JSON report, beside it a journal until all is over (default: rollouts.json)")  # fmt: skip
+                        help="the JSON report, with a journal beside it until all is over")  # fmt: skip
     report.add_argument("--resume", action="store_true", help="go on with the run whose report that is to be")
     report.add_argument("--success-threshold", type=float, default=1.0, metavar="REWARD",
                         help="what a rollout needs to count as passed (default: 1)")  # fmt: skip

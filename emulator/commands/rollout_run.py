@@ -163,7 +163,7 @@ class Run:
         from emulator.trainer.report import report_document, write_report
 
         given, past = self._given, journal.past
-        planned = len(self._rows) * given.group_size
+        planned: int = len(self._rows) * given.group_size
         document = report_document(
             past.results,
             run=past.run,

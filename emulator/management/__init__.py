@@ -130,4 +130,5 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
+    emulator.model_server.reset()
     return Answer()

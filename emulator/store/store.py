@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
@@ -215,6 +215,10 @@ class Store:
                 return await connection.run_sync(query, *args, **kwargs)
         except SQLAlchemyError as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
+
+    def read_engine(self) -> Engine:
+        """An engine that reads from any thread, where `read` wants the event loop's."""
+        return self._database.read_engine()
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:
         """Look a trajectory up, once for all turns that arrive meanwhile: each has its place in the line."""
