@@ -16,23 +16,24 @@ from tests.examples.agents import EXAMPLES, SERVERS, commands
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for class-based `config`")  # of what bedrock-agentcore uses
 
-#: What is no agent.
+#: What is no example.
 OTHERS = {"__init__", "demo"}
-AGENTS = sorted({path.stem for path in EXAMPLES.glob("*.py")} - OTHERS)
+NAMES = sorted({path.stem for path in EXAMPLES.glob("*.py")} - OTHERS)
+AGENTS = [name for name in NAMES if not name.startswith("test_")]
 
 #: Those with a tool that this environment can import.
 WITH_TOOL = ["openai_tools", "agentcore_app"]
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_example_needs_no_other_file(name: str) -> None:
+def test_an_agent_needs_no_other_file(name: str) -> None:
     for node in ast.walk(ast.parse((EXAMPLES / f"{name}.py").read_text())):
         imported = [node.module] if isinstance(node, ast.ImportFrom) else []
         imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         assert not [module for module in imported if (module or "").partition(".")[0] in {"examples", "emulator"}]
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_says_how_to_run_it(name: str) -> None:
     assert 1 <= len(commands(name)) <= 2
     assert all(name in " ".join(words) for words in commands(name) if words[0] == "uvicorn" and name in SERVERS)
@@ -40,7 +41,7 @@ def test_an_example_says_how_to_run_it(name: str) -> None:
 
 def test_the_table_of_examples_names_each() -> None:
     table = (EXAMPLES / "README.md").read_text()
-    assert set(re.findall(r"^\| \[`(\w+)\.py`\]\(\1\.py\)", table, re.MULTILINE)) == set(AGENTS)
+    assert sorted(re.findall(r"^\| \[`(\w+)\.py`\]\(\1\.py\)", table, re.MULTILINE)) == NAMES
 
 
 def test_the_data_set_is_arithmetic_that_is_right() -> None:
