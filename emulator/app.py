@@ -179,7 +179,29 @@ class App:
 
 def make_model_server(settings: Settings) -> ModelServer:
     """The model server that `--model` names. Raises InvalidSetting."""
-    kind, _, rest = settings.model.partition(":")
+    kind, _, file = settings.model.partition(":")
+    if kind != "cassette":
+        return _model_server(settings, settings.model, "model")
+    if not file:
+        raise InvalidSetting("model: cassette: needs a file, as in cassette:answers.yaml")
+    from emulator.inference.cassette import CassetteServer, field_path
+
+    try:
+        ignored = [field_path(field) for field in settings.cassette_ignores]
+    except ValueError as error:
+        raise InvalidSetting(f"cassette_ignores: {error}") from None
+    return CassetteServer(
+        Path(file).absolute(),
+        None if settings.record is None else _model_server(settings, settings.record, "record"),
+        ignored=ignored,
+        pauses=settings.cassette_pauses == "recorded",
+        repeat=settings.cassette_used_up == "repeat",
+    )
+
+
+def _model_server(settings: Settings, spec: str, name: str) -> ModelServer:
+    """A model server as a setting of that name names it. Raises InvalidSetting."""
+    kind, _, rest = spec.partition(":")
     try:
         match kind:
             case "scripted" if not rest:
@@ -187,7 +209,7 @@ def make_model_server(settings: Settings) -> ModelServer:
 
                 return ScriptedServer()
             case "http" | "https":
-                return _remote_server(settings, settings.model)
+                return _remote_server(settings, spec)
             case "vllm":
                 from emulator.inference.vllm import VLLMServer, parse_vllm
 
@@ -199,11 +221,11 @@ def make_model_server(settings: Settings) -> ModelServer:
                     log_file=Path(settings.vllm_log),
                     connect=partial(_remote_server, settings),
                 )
-            case "cassette":
-                raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
     except ValueError as error:
-        raise InvalidSetting(f"model: {error}") from None
-    raise InvalidSetting(f"model: {kind!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'")
+        raise InvalidSetting(f"{name}: {error}") from None
+    kinds = "'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
+    kinds += ", 'cassette:FILE'" if name == "model" else ""
+    raise InvalidSetting(f"{name}: {kind!r} is none of {kinds}")
 
 
 def _remote_server(settings: Settings, url: str) -> ModelServer:

@@ -37,7 +37,7 @@ def section(name: str, text: str = TEXT) -> str:
 def settings_table() -> str:
     rows = ["| Option | Default | |", "|---|---|---|"]
     for each in setting_fields():
-        default = "" if each.default in (None, (), False) else f"`{each.default}`"
+        default = f"`{each.shown_default}`" if each.shown_default else ""
         choices = f"{', '.join(f'`{choice}`' for choice in each.choices)}. " if each.choices else ""
         rows.append(f"| `{each.option}` | {default} | {choices}{each.help} |")
     return "\n".join(rows) + "\n"

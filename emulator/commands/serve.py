@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_option(group: argparse._ArgumentGroup, each: SettingField) -> None:
     """Add one setting as an option; its value stays a text until `load_settings` checks it."""
-    shown = "" if each.default in (None, (), False) else f" (default: {each.default})"
+    shown = f" (default: {each.shown_default})" if each.shown_default else ""
     help_text = (each.help + shown).replace("%", "%%")
     if each.type is bool:
         group.add_argument(each.option, dest=each.name, action="store_true", default=None, help=help_text)

@@ -113,7 +113,7 @@ async def _info(emulator: Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    shown |= {"model": settings.shown_model, "database": settings.shown_database}
+    shown |= {"model": settings.shown_model, "record": settings.shown_record, "database": settings.shown_database}
     return json_answer(
         {
             "version": __version__,
