@@ -204,10 +204,8 @@ def _model_server(settings: Settings, spec: str, name: str) -> ModelServer:
     kind, _, rest = spec.partition(":")
     try:
         match kind:
-            case "scripted" if not rest:
-                from emulator.inference.scripted import ScriptedServer
-
-                return ScriptedServer()
+            case "scripted" if rest or spec == kind:
+                return _scripted_server(rest)
             case "http" | "https":
                 return _remote_server(settings, spec)
             case "vllm":
@@ -223,9 +221,23 @@ def _model_server(settings: Settings, spec: str, name: str) -> ModelServer:
                 )
     except ValueError as error:
         raise InvalidSetting(f"{name}: {error}") from None
-    kinds = "'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
+    kinds = "'scripted[:FILE]', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
     kinds += ", 'cassette:FILE'" if name == "model" else ""
     raise InvalidSetting(f"{name}: {kind!r} is none of {kinds}")
+
+
+def _scripted_server(file: str) -> ModelServer:
+    from emulator.inference.scripted import ScriptedServer
+
+    if not file:
+        return ScriptedServer()
+    from emulator.inference.scripted.script_file import ScriptFile
+    from emulator.inference.scripted.wrong_script import WrongScript
+
+    try:
+        return ScriptedServer(ScriptFile(Path(file)))
+    except WrongScript as error:
+        raise InvalidSetting(f"model: {error}") from None
 
 
 def _remote_server(settings: Settings, url: str) -> ModelServer:

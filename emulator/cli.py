@@ -19,6 +19,7 @@ COMMANDS = {
     "rollout": "play the trainer's part: rollouts of a dataset against an agent",
     "trajectories": "look at what was captured: list, show, export",
     "cassette": "look at recorded answers: show, check",
+    "script": "check the rules of the scripted model",
     "db": "look after the database: upgrade, backup, check, copy",
 }
 

@@ -66,7 +66,8 @@ class Settings:
     )
     model: str = _setting(
         "scripted",
-        "who answers: 'scripted' (embedded), 'http://HOST:PORT' (any OpenAI-compatible server), "
+        "who answers: 'scripted' (embedded), 'scripted:FILE' (by rules, YAML or Python), "
+        "'http://HOST:PORT' (any OpenAI-compatible server), "
         "'vllm:MODEL [extra arguments]' (vLLM, started as a child), or 'cassette:FILE' (what one of them said once)",
         "model server",
         metavar="MODEL",

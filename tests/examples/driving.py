@@ -39,7 +39,7 @@ def drive(name: str, url: str | None, database: Path, *options: str, variables: 
         [sys.executable, "-m", "emulator", *arguments, "--report", str(report), *options],
         check=False, capture_output=True, text=True, cwd=ROOT, env=example_variables() | {**(variables or {})},
     )  # fmt: skip
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert report.exists(), done.stdout + done.stderr
     document = json.loads(report.read_text())
     stored = {
         trajectory.trajectory_id: (trajectory, turns)

@@ -173,6 +173,20 @@ def test_arguments_are_an_object_or_text_as_it_is_and_an_id_is_kept() -> None:
     assert forced["choices"][0]["finish_reason"] == "stop"
 
 
+def test_answers_that_rules_may_give_differently_have_ids_of_their_own() -> None:
+    async def ids() -> list[str]:
+        server, body = saying(Reply("a"), Reply("b")), json.dumps(ask()).encode()
+        found = []
+        for trajectory in ("t1", "t1", "t2"):
+            answer = await server.send(ModelRequest(CHAT, body, trajectory_id=trajectory))
+            found.append(json.loads(b"".join([piece async for piece in answer]))["id"])
+        return found
+
+    first = asyncio.run(ids())
+    assert len(set(first)) == 3
+    assert asyncio.run(ids()) == first
+
+
 def test_log_probabilities_are_given_one_by_one_for_all_or_not_at_all() -> None:
     def logprobs(given: Any) -> list[float]:
         choice = answer_to(CHAT, saying(Reply("one two three", logprobs=given)), **ask(logprobs=True))["choices"][0]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.inference.scripted import json_path
 from emulator.inference.scripted.request import MISSING, Request
 
 #: A turn: its number, some of them, or a range.
@@ -18,7 +17,7 @@ Searched = str | re.Pattern[str]
 #: A name: as text, in which `*`, `?` and `[…]` stand for others, or a regular expression for all of it.
 Named = str | re.Pattern[str]
 #: Values by JSON path or by name: a value that it equals, an expression that a text in it matches, a function that
-#: says yes, or `...` for any value.
+#: says yes, `...` for any value, or MISSING for none.
 Values = Mapping[str, Any]
 
 _SHOWN = 120  # characters of a value in a reason
@@ -88,6 +87,8 @@ def value_conditions(name: str, values: Values) -> list[Condition]:
 
 
 def _value_condition(name: str, path: str, wanted: Any) -> Condition:
+    from emulator.inference.scripted import json_path
+
     found = (json_path.parse(path) if path.startswith("$") else json_path.member(path)).find
     fits = _predicate(wanted)
 
@@ -97,6 +98,8 @@ def _value_condition(name: str, path: str, wanted: Any) -> Condition:
 
     def test(request: Request) -> bool:
         document = getattr(request, name)
+        if wanted is MISSING:
+            return document is MISSING or not any(True for _ in found(document))
         return document is not MISSING and any(fits(value) for value in found(document))
 
     return Condition(f"{name} {path}", _shown(wanted), test, seen)
@@ -117,6 +120,8 @@ def _shown(wanted: Any) -> str:
         return "a value"
     if isinstance(wanted, re.Pattern):
         return f"/{wanted.pattern}/"
+    if wanted is MISSING:
+        return "nothing"
     return getattr(wanted, "__name__", repr(wanted)) if callable(wanted) else repr(wanted)
 
 

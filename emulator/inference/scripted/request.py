@@ -37,6 +37,7 @@ class Request:
         self.instance = instance  #: the data set's row, as JSON text
         self.match: re.Match[str] | None = None  #: what the rule's regular expression found
         self.count = 0  #: how often the rule answered in this trajectory before
+        self.by_rule = False  #: whether a rule answers
         self.seed: int | str = 0  #: that of the rules
 
     def __repr__(self) -> str:

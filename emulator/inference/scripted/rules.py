@@ -162,7 +162,7 @@ class Rules:
         self, rules: Iterable[Rule] = (), *, default: Reply | str | Answer | None = choose, seed: int | str = 0
     ) -> None:
         self._lock = RLock()
-        self._default = Reply(default) if isinstance(default, str) else default
+        self.default = Reply(default) if isinstance(default, str) else default
         self._seed = seed
         self._rules: list[Rule] = list(rules)
         self._uses: dict[Rule, int] = {}
@@ -171,6 +171,15 @@ class Rules:
 
     def __len__(self) -> int:
         return len(self._rules)
+
+    @property
+    def default_text(self) -> str:
+        """What becomes of a request that no rule answers."""
+        if self.default is None:
+            return "is refused"
+        if self.default is choose:
+            return "gets the built-in script's answer"
+        return "gets the default reply"
 
     def add(self, rule: Rule) -> Rule:
         """Add a rule after all others."""
@@ -215,7 +224,7 @@ class Rules:
     def replies(self, request: Request, n: int) -> list[Reply]:
         """What is answered, one reply a choice. Raises NoRuleMatches, BadTemplate, and whatever a function raises."""
         request.seed = self._seed
-        rule, default = None, self._default
+        rule, default = None, self.default
         if self._rules:  # else the lock, and the rest, can be spared
             with self._lock:
                 rule = self._take(request)
@@ -247,7 +256,7 @@ class Rules:
                 self._counts.move_to_end(key)
             counts[rule] = count + 1
             self._uses[rule] = self._uses.get(rule, 0) + 1
-            request.count = count
+            request.count, request.by_rule = count, True
             return rule
         self._unmatched.append(Unmatched(request, tuple(f"{r}: {why}" for r, why in self.explain(request))))
         return None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emulator.inference.model_server import BrokenAnswer, Health, ModelAnswer, ModelRequest
 from emulator.inference.scripted import chat, completion
@@ -26,6 +26,9 @@ from emulator.inference.scripted.wire import (
 )
 from emulator.inference.scripted.writing import EPOCH, Choice, cut, digest, is_broken
 
+if TYPE_CHECKING:
+    from emulator.inference.scripted.script_file import ScriptFile
+
 log = logging.getLogger(__name__)
 
 _JSON = MappingProxyType({"content-type": "application/json"})
@@ -38,12 +41,18 @@ MODELS = ("default", "scripted")
 class ScriptedServer:
     """A ModelServer without a model: rules say what is said, and the answer has every OpenAI and vLLM shape.
 
-    Equal requests get equal bytes, unless a rule has a sequence of replies. `rules` may be changed, or replaced, at
-    any time; without any, the built-in script answers.
+    Equal requests get equal bytes, unless a rule has a sequence of replies. Rules may be changed at any time; without
+    any, the built-in script answers. Those of a file are read again when it changes.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.rules = Rules() if rules is None else rules
+    def __init__(self, rules: Rules | ScriptFile | None = None) -> None:
+        self._file = None if rules is None or isinstance(rules, Rules) else rules
+        self._rules = rules if isinstance(rules, Rules) else Rules()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that answer now."""
+        return self._rules if self._file is None else self._file.rules()
 
     async def start(self) -> None:
         """Nothing to begin."""
@@ -54,7 +63,9 @@ class ScriptedServer:
             answer = self._answer(request)
         except Exception as error:  # of a template, or of a function that is somebody else's
             log.exception("the scripted model's rules failed")
-            answer = _error(500, "ScriptError", f"The scripted model's rules failed: {type(error).__name__}: {error}")
+            place = "" if self._file is None else self._file.place(error)
+            message = f"The scripted model's rules failed: {place}{type(error).__name__}: {error}"
+            answer = _error(500, "ScriptError", message)
         if answer.delay:
             await asyncio.sleep(answer.delay)
         return answer
@@ -75,8 +86,11 @@ class ScriptedServer:
             return _error(400, "NoRuleMatches", str(refusal))
 
     async def health(self) -> Health:
-        """Always ready."""
-        return Health(ready=True, detail="the scripted model answers; no language model is loaded")
+        """Always ready; the detail says what is wrong with a changed rule file."""
+        detail = "the scripted model answers; no language model is loaded"
+        if self._file is not None:
+            detail = f"{detail}; {self._file.describe()}"
+        return Health(ready=True, detail=detail)
 
     def reset(self) -> None:
         """Begin every sequence of replies anew."""
@@ -149,13 +163,20 @@ def _asking(request: ModelRequest, body: Mapping[str, Any]) -> Request:
     return Request(body, job=request.job_arn, trajectory=request.trajectory_id, instance=request.instance)
 
 
+def _digest(request: ModelRequest, *asked: Request) -> str:
+    """What the answer's ids are made of. Where rules answer equal requests differently, the ids differ too."""
+    by_rules = [f"\n{each.trajectory}\n{each.count}" for each in asked if each.by_rule]
+    return digest(request.path, request.body + "".join(by_rules).encode("utf-8", "surrogatepass"))
+
+
 def _chat(request: ModelRequest, rules: Rules) -> _Answer:
     asked = parse(request.body)
     form = chat_form(asked)
-    replies = rules.replies(_asking(request, asked), form.n)
+    asking = _asking(request, asked)
+    replies = rules.replies(asking, form.n)
     if (refused := _refused(replies)) is not None:
         return refused
-    request_digest = digest(request.path, request.body)
+    request_digest = _digest(request, asking)
     prompt = chat_prompt(asked)
     choices = [cut(reply, form, index, request_digest) for index, reply in enumerate(replies)]
     if form.stream:
@@ -173,13 +194,14 @@ def _completion(request: ModelRequest, rules: Rules) -> _Answer:
     asked = parse(request.body)
     form = completion_form(asked)
     prompts = completion.prompts(asked)
-    request_digest = digest(request.path, request.body)
     replies: list[Reply] = []
-    for prompt in prompts:
-        alone = {**asked, "prompt": prompt.text, "messages": None, "tools": None}  # which belong to chats
-        replies += rules.replies(_asking(request, alone), form.n)
+    # Messages and tools belong to chats.
+    alone = [_asking(request, {**asked, "prompt": each.text, "messages": None, "tools": None}) for each in prompts]
+    for asking in alone:
+        replies += rules.replies(asking, form.n)
     if (refused := _refused(replies)) is not None:
         return refused
+    request_digest = _digest(request, *alone)
     choices = [cut(reply, form, index, request_digest) for index, reply in enumerate(replies)]
     answered = [(prompts[choice.index // form.n], choice) for choice in choices]
     if form.stream:

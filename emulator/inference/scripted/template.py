@@ -56,7 +56,7 @@ def rendered(reply: Reply, request: Request) -> Reply:
         reply,
         content=optional(reply.content),
         reasoning=optional(reply.reasoning),
-        tool_calls=calls,
+        tool_calls=calls or (),
         error=error and _rendered_error(error, names),
     )
 
