@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emulator.commands import Refused
-from emulator.commands.terminal import make_console, visible
+from emulator.terminal import make_console, visible
 from emulator.completion import Completion, read_completion
 
 if TYPE_CHECKING:
