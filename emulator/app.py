@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from emulator import management
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
+from emulator.faults import Fault, Faults
 from emulator.inference.model_server import ModelServer
 from emulator.job import JobArn
 from emulator.metrics import Metrics
@@ -53,7 +54,7 @@ class App:
     """The emulator as an ASGI application. `start` before it serves, `aclose` after."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises InvalidSetting for a model server that cannot be."""
+        """Raises InvalidSetting for a model server that cannot be, and for a wrong plan of faults."""
         self.settings = settings
         address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
@@ -67,7 +68,8 @@ class App:
         self.metrics = Metrics()
         self._tracing = make_tracing(os.environ)
         self._calls = Calls(self.metrics, self._tracing)
-        runtime = Runtime(
+        self.conduct = self._calls.conduct
+        self._runtime = runtime = Runtime(
             self.store, self.model_server, self.metrics, settings.max_answer_bytes, settings.max_in_flight
         )
         # The runtime's paths are looked up here, before Starlette's router: they are the hot path.
@@ -87,11 +89,33 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
-        pages = management.routes(self.store, self.model_server, settings, self.metrics)
+        self.faults = Faults(_plan(settings), switch=self._switch_faults)
+        self.faults.restore()
+        pages = management.routes(self.store, self.model_server, settings, self.metrics, self.faults, self.conduct)
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
         self._open: set[Exchange] = set()  # requests under way
         self._one_ended = asyncio.Event()
+
+    def _switch_faults(self, is_on: bool) -> None:
+        """Put what has calls suffer faults in their way, or take it out: who wants none pays nothing for it."""
+        if not is_on:
+            self._runtime.model_server = self.model_server
+            for endpoint in self._endpoints.values():
+                endpoint.interfere = None
+            return
+        from emulator.faults.interference import Interference
+        from emulator.faults.model import FaultyModelServer
+
+        self._runtime.model_server = FaultyModelServer(
+            self.model_server,
+            answer_timeout=self.settings.model_answer_timeout,
+            idle_timeout=self.settings.model_idle_timeout,
+        )
+        interference = Interference(self.faults)
+        for operation in OPERATIONS:
+            for path in operation.paths if operation.model else ():
+                self._endpoints[path].interfere = interference
 
     async def start(self) -> None:
         """Open the database and start the model server. Raises DatabaseError, ModelServerError."""
@@ -251,6 +275,18 @@ def _remote_server(settings: Settings, url: str) -> ModelServer:
         api_key=settings.model_api_key,
         rewrite_model=settings.rewrite_model,
     )
+
+
+def _plan(settings: Settings) -> tuple[Fault, ...]:
+    """The faults of `--faults`. Raises InvalidSetting."""
+    if settings.faults is None:
+        return ()
+    from emulator.faults.plan import InvalidPlan, read_plan
+
+    try:
+        return read_plan(Path(settings.faults))
+    except InvalidPlan as error:
+        raise InvalidSetting(f"faults: {error}") from None
 
 
 def _authentication(settings: Settings) -> Authenticate:

@@ -77,6 +77,10 @@ class Cycle(RequestResponseCycle):
         if not self.disconnected:
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
+    def drop(self) -> None:
+        """Hang up, whatever is under way."""
+        self.transport.abort()
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
         self.connection.gone = gone

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from emulator.terminal import visible
 from emulator.completion import Choice, Completion
 from emulator.documents import format_time, read_turn, to_json, total_usage
+from emulator.terminal import visible
 
 if TYPE_CHECKING:
     from emulator.store.queries import TrajectoryRecord, TurnRecord

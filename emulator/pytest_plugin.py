@@ -28,7 +28,7 @@ SETTINGS = (
 _PREFIX = "job_runtime_"
 
 MARKER = (
-    "job_runtime(strict=False, **settings): settings of the job_runtime of this test, those of `job-runtime-local serve`; "
+    "job_runtime(strict=False, **settings): settings of this test's job_runtime, those of `job-runtime-local serve`; "
     "strict: fail if scripted replies are left"
 )
 
@@ -44,7 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `job_runtime_model` and its like."""
     for name in SETTINGS:
         parser.addini(_PREFIX + name, f"job_runtime's --{name.replace('_', '-')}", default=None)
-    parser.addini(_PREFIX + "strict", "fail if replies that were scripted for job_runtime are left", "bool", default=False)
+    parser.addini(
+        _PREFIX + "strict", "fail if replies that were scripted for job_runtime are left", "bool", default=False
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

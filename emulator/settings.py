@@ -145,6 +145,9 @@ class Settings:
     shutdown_timeout: float = _setting(
         10.0, "seconds that open requests get to finish when the server is told to stop", "limits", metavar="SECONDS"
     )
+    faults: str | None = _setting(
+        None, "plan of faults that calls suffer, to see what an agent does then (YAML)", "faults", metavar="FILE"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "debug: a line for every request; info: for those refused; warning: for those that failed", "log"
     )

@@ -104,7 +104,7 @@ def test_the_commands_that_the_readme_names_exist() -> None:
 
 def test_files_that_the_documents_name_exist() -> None:
     for document in ("README.md", "CONTRIBUTING.md"):
-        for link in re.findall(r"\]\(([A-Za-z]+\.md)\)", (ROOT / document).read_text()):
+        for link in re.findall(r"\]\(([A-Za-z/]+\.md)\)", (ROOT / document).read_text()):
             assert (ROOT / link).exists(), link
 
 

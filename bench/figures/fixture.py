@@ -22,7 +22,9 @@ TESTS = 100
 SUITES = {"bare suite": "", "boto3, openai": "import boto3, openai\n"}
 
 COLUMNS = tuple(SUITES)
-FIRST = Figure("fixture_first", "job_runtime: set up and tear down of the first test, more than without", "ms", columns=COLUMNS)
+FIRST = Figure(
+    "fixture_first", "job_runtime: set up and tear down of the first test, more than without", "ms", columns=COLUMNS
+)
 EACH = Figure("fixture_each", "job_runtime: the same of each further test", "ms", columns=COLUMNS)
 STOP = Figure("fixture_stop", "job_runtime: the end of the session", "ms", columns=COLUMNS)
 FOREIGN = Figure("fixture_foreign", "a suite that does not use it: importing the plugin", "ms", columns=COLUMNS)
@@ -100,7 +102,7 @@ def _fixture(rig: Rig, _contenders: Sequence[Contender], results: Results, scale
 
 
 def _run(rig: Rig, imports: str) -> tuple[dict[str, float], float]:
-    """Seconds that each test's fixtures took, and milliseconds that the plugin's import took. Raises ContenderFailed."""
+    """Seconds of each test's fixtures, and milliseconds of the plugin's import. Raises ContenderFailed."""
     folder = Path(tempfile.mkdtemp(prefix="fixture-", dir=rig.folder))
     try:
         (folder / "pytest.ini").write_text("[pytest]\n")  # else that of this repository would count

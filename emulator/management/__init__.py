@@ -14,10 +14,14 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from emulator import __version__
 from emulator.calls import current_call
+from emulator.conduct import Conduct
+from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
 from emulator.management.captured import list_trajectories, settled_trajectory, show_trajectory, turn_bytes
 from emulator.management.emulator import Emulator, json_answer
+from emulator.management.faults import add_faults, clear_faults, list_faults
 from emulator.management.registering import give_up_trajectory, register_job, register_trajectory
+from emulator.management.verdict import show_verdict
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
 from emulator.protocol.endpoint import ClientGone, error_answer
@@ -31,9 +35,11 @@ from emulator.visitors import refuse_strangers
 log = logging.getLogger(__name__)
 
 
-def routes(store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics) -> list[BaseRoute]:
+def routes(
+    store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics, faults: Faults, conduct: Conduct
+) -> list[BaseRoute]:
     """`/metrics`, and the routes below `/_emulator`."""
-    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics))
+    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics), faults, conduct)
     table = (
         ("GET", "/health", _health),
         ("GET", "/info", _info),
@@ -41,6 +47,10 @@ def routes(store: Store, model_server: ModelServer, settings: Settings, metrics:
         ("GET", "/trajectories/{which:path}", show_trajectory),
         ("GET", "/turns/{which:path}", turn_bytes),
         ("GET", "/settled/{which:path}", settled_trajectory),
+        ("POST", "/faults", add_faults),
+        ("GET", "/faults", list_faults),
+        ("DELETE", "/faults", clear_faults),
+        ("GET", "/verdict", show_verdict),
         ("POST", "/reset", _reset),
         ("POST", "/jobs", register_job),
         ("POST", "/trajectories", register_trajectory),
@@ -131,4 +141,6 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
     emulator.model_server.reset()
+    emulator.faults.restore()
+    emulator.conduct.clear()
     return Answer()

@@ -55,7 +55,7 @@ class Database(Protocol):
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
 
     def read_engine(self) -> Engine:
-        """An engine of read-only connections for other threads than the event loop's."""
+        """An engine of read-only connections for a thread that reads as long as it takes."""
 
     def close(self) -> None:
         """Let it go."""

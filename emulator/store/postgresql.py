@@ -114,7 +114,7 @@ class PostgreSQL:
         )
 
     def read_engine(self) -> Engine:
-        """An engine of read-only connections for other threads than the event loop's."""
+        """An engine of read-only connections for a thread that reads as long as it takes."""
         return engine(self._url, PATIENT_READER)
 
     def close(self) -> None:

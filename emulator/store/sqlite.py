@@ -102,7 +102,7 @@ class SQLite:
         return engine
 
     def read_engine(self) -> Engine:
-        """An engine of read-only connections for other threads than the event loop's."""
+        """An engine of read-only connections for a thread that reads as long as it takes."""
 
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._address, uri=True)

@@ -88,6 +88,10 @@ class Store:
             await self._readers.dispose()
         self._database.close()
 
+    def read_engine(self) -> Engine:
+        """An engine that reads from any thread, where `read` wants the event loop's."""
+        return self._database.read_engine()
+
     async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
         """The trajectory and the number of a turn that arrives now.
 
@@ -215,10 +219,6 @@ class Store:
                 return await connection.run_sync(query, *args, **kwargs)
         except SQLAlchemyError as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
-
-    def read_engine(self) -> Engine:
-        """An engine that reads from any thread, where `read` wants the event loop's."""
-        return self._database.read_engine()
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:
         """Look a trajectory up, once for all turns that arrive meanwhile: each has its place in the line."""

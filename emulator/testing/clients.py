@@ -19,7 +19,9 @@ def boto3_client(url: str, settings: Settings) -> Any:
     try:
         import boto3
     except ImportError:
-        raise MissingPackage("job_runtime.client is a boto3 client, and boto3 is not installed: pip install boto3") from None
+        raise MissingPackage(
+            "job_runtime.client is a boto3 client, and boto3 is not installed: pip install boto3"
+        ) from None
     key_id, secret = credentials(settings)
     return boto3.client(
         SERVICE,

@@ -33,16 +33,20 @@ def credentials(settings: Settings) -> tuple[str, str]:
 def variables(url: str, settings: Settings) -> dict[str, str | None]:
     """What an agent's clients read; None: it must not be set."""
     key_id, secret = credentials(settings)
-    return dict.fromkeys(REMOVED) | {
-        "AWS_ENDPOINT_URL_SAGEMAKERJOBRUNTIME": url,
-        "RFT_RUNTIME_ENDPOINT": url,
-        "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_API_KEY": API_KEY,
-        "AWS_REGION": settings.region,
-        "AWS_DEFAULT_REGION": settings.region,
-        "AWS_ACCESS_KEY_ID": key_id,
-        "AWS_SECRET_ACCESS_KEY": secret,
-    } | _no_proxy(os.environ)
+    return (
+        dict.fromkeys(REMOVED)
+        | {
+            "AWS_ENDPOINT_URL_SAGEMAKERJOBRUNTIME": url,
+            "RFT_RUNTIME_ENDPOINT": url,
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_API_KEY": API_KEY,
+            "AWS_REGION": settings.region,
+            "AWS_DEFAULT_REGION": settings.region,
+            "AWS_ACCESS_KEY_ID": key_id,
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+        | _no_proxy(os.environ)
+    )
 
 
 @contextmanager

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from emulator.inference.model_server import ModelServer
-from emulator.inference.scripted import Error, NoRuleMatches, Reply, Request, Rhythm, Rule, Rules, ScriptedServer, ToolCall
+from emulator.inference.scripted import (
+    Error,
+    NoRuleMatches,
+    Reply,
+    Request,
+    Rhythm,
+    Rule,
+    Rules,
+    ScriptedServer,
+    ToolCall,
+)
 from emulator.inference.scripted.conditions import Named, Searched, Turns, Values
 
 _SHOWN = 60
@@ -145,7 +155,9 @@ class Model:
 
     def _take_over(self) -> None:
         if not isinstance(self._server, ScriptedServer):
-            raise NotScripted(f"replies are the embedded model's, and here {self._shown} answers: leave out that setting")
+            raise NotScripted(
+                f"replies are the embedded model's, and here {self._shown} answers: leave out that setting"
+            )
         self._server.rules = self._rules
 
     def _say_otherwise(self, request: Request) -> Reply | str:

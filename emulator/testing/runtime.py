@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -55,7 +54,9 @@ class JobRuntime:
     def __init__(self, settings: Settings | None = None, **given: Any) -> None:
         """Settings whole, or by name. Raises InvalidSetting, CannotListen."""
         if settings is not None and given:
-            raise InvalidSetting(f"settings are given whole, and by name ({', '.join(given)}): leave out one of the two")
+            raise InvalidSetting(
+                f"settings are given whole, and by name ({', '.join(given)}): leave out one of the two"
+            )
         self.settings = settings_of(given) if settings is None else settings
         self._thread = ServerThread(self.settings)
         self._exits = ExitStack()
@@ -88,7 +89,7 @@ class JobRuntime:
         try:
             if self.settings.durability != "memory" and self._read(queries.list_trajectories, EVERY, limit=1):
                 raise DatabaseInUse(
-                    f"{self.settings.shown_database} holds trajectories, and tests would clear it: name another database"
+                    f"{self.settings.shown_database} holds trajectories, which tests would clear: name another database"
                 )
         except BaseException:
             self.stop()
@@ -159,7 +160,7 @@ class JobRuntime:
         Raises NoSuchTrajectory.
         """
         if isinstance(which, Rollout):
-            which, job_arn = which.trajectory_id, which.job_arn
+            return self._read(_only, which.trajectory_id, which.job_arn)
         return self._read(_only, which, job_arn)
 
     def wait_for(
@@ -188,8 +189,8 @@ class JobRuntime:
     ) -> Trajectory:
         """`wait_for`, for a coroutine: the event loop goes on meanwhile."""
         deadline = time.monotonic() + timeout
-        while (found := self._look(which, until, deadline)) is None:
-            await asyncio.sleep(LOOK)
+        while (found := self._look(which, until, deadline)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)  # what another thread writes tells nobody
         return found
 
     def _look(
@@ -221,9 +222,7 @@ class JobRuntime:
         store = self._thread.server.app.store
         await store.register_job(rollout.job_arn)
         instance = None if rollout.instance is None else json.dumps(rollout.instance)
-        await store.register_trajectory(
-            rollout.job_arn, rollout.trajectory_id, group=rollout.group, instance=instance
-        )
+        await store.register_trajectory(rollout.job_arn, rollout.trajectory_id, group=rollout.group, instance=instance)
 
 
 EVERY = TrajectoryFilter()
@@ -232,7 +231,7 @@ EVERY = TrajectoryFilter()
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """Settings by name, over those of tests. Raises InvalidSetting."""
     defaults = default_settings()
-    known = {"port": defaults.port, "shutdown_timeout": 1.0}
+    known: dict[str, Any] = {"port": defaults.port, "shutdown_timeout": 1.0}
     if "database" not in given:
         known["durability"] = defaults.durability
     try:
@@ -251,10 +250,9 @@ def _whole(connection: Connection, record: TrajectoryRecord) -> Trajectory:
 
 def _only(connection: Connection, trajectory_id: str | None, job_arn: str | None) -> Trajectory:
     """Raises NoSuchTrajectory."""
-    if trajectory_id is None:
-        found = _all(connection)
-    else:
-        found = queries.find_trajectories(connection, trajectory_id, job_arn)
+    found = (
+        queries.find_trajectories(connection, trajectory_id, job_arn) if trajectory_id is not None else _all(connection)
+    )
     if len(found) == 1:
         return _whole(connection, found[0])
     named = "trajectory" if trajectory_id is None else f"trajectory {trajectory_id!r}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +11,19 @@ import boto3
 import openai
 import pytest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import ClientError
 
-from emulator.testing import JobRuntime, NotScripted, Reply, Rhythm, Rollout, Rule, UnexpectedRequests, UnusedReplies
+from emulator.testing import (
+    JobRuntime,
+    NotScripted,
+    Reply,
+    Request,
+    Rhythm,
+    Rollout,
+    Rule,
+    UnexpectedRequests,
+    UnusedReplies,
+)
 from tests.plugin.test_fixture import AGENT, run
 
 pytest_plugins = ["pytester"]
@@ -68,11 +77,16 @@ def test_a_reply_is_for_the_requests_that_match(runtime: JobRuntime) -> None:
 
 
 def test_tool_calls_are_pairs_of_name_and_arguments(runtime: JobRuntime) -> None:
-    runtime.model.reply(tool_calls=[("lookup", {"city": "Rome"}), ("lookup", {"city": "Paris"})], reasoning="Two cities.")
+    runtime.model.reply(
+        tool_calls=[("lookup", {"city": "Rome"}), ("lookup", {"city": "Paris"})], reasoning="Two cities."
+    )
     rollout = runtime.new_rollout()
     ask(rollout, "hello", tools=[{"type": "function", "function": {"name": "lookup", "parameters": {}}}])
     (turn,) = runtime.trajectory(rollout).turns
-    assert [json.loads(call["function"]["arguments"]) for call in turn.tool_calls] == [{"city": "Rome"}, {"city": "Paris"}]
+    assert [json.loads(call["function"]["arguments"]) for call in turn.tool_calls] == [
+        {"city": "Rome"},
+        {"city": "Paris"},
+    ]
     assert turn.finish_reason == "tool_calls"
     assert turn.message is not None
     assert turn.message["reasoning"] == "Two cities."
@@ -85,7 +99,11 @@ def test_a_stream_has_its_rhythm_and_is_put_together_afterwards(runtime: JobRunt
     assert [piece for piece in pieces if piece] == ["one", " two", " three"]
     (turn,) = runtime.trajectory(rollout).turns
     assert (turn.streamed, turn.text) == (True, "one two three")
-    assert [event["choices"][0]["delta"].get("content") for event in turn.response.events][1:4] == ["one", " two", " three"]
+    assert [event["choices"][0]["delta"].get("content") for event in turn.response.events][1:4] == [
+        "one",
+        " two",
+        " three",
+    ]
     with pytest.raises(ValueError, match="the response of turn 0 is no JSON"):
         turn.response.json()
 
@@ -163,22 +181,25 @@ def test_another_model_cannot_be_scripted(runtime: JobRuntime) -> None:
 
 
 def test_a_request_that_waits_for_the_model_is_broken_off_by_the_reset(runtime: JobRuntime) -> None:
-    asked: list[object] = []
-    runtime.model.reply("never", delay=600, when=lambda request: asked.append(request) or True)
+    asked = threading.Event()
+
+    def arrives(_request: Request) -> bool:
+        asked.set()
+        return True
+
+    runtime.model.reply("never", delay=600, when=arrives)
     rollout = runtime.new_rollout()
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
 
     def sample() -> None:
         client = boto3.client("sagemakerjobruntime", config=Config(retries={"total_max_attempts": 1}))
-        with pytest.raises(BotoCoreError):
+        with pytest.raises(ClientError, match="InternalServiceError"):
             client.sample(**rollout.keywords, Body=body)
         client.close()
 
     thread = threading.Thread(target=sample)
     thread.start()
-    while not asked and thread.is_alive():
-        time.sleep(0.005)
-    assert asked
+    assert asked.wait(20)
     runtime.reset()
     thread.join(20)
     assert not thread.is_alive()

@@ -110,7 +110,8 @@ def test_clients_sign_as_a_strict_server_wants_it(pytester: pytest.Pytester) -> 
 @pytest.mark.job_runtime(auth="strict", key_pairs=["AKIDEXAMPLE:secret"])
 def test_agent(job_runtime):
     agent(job_runtime.new_rollout().metadata)
-    job_runtime.client.sample(**job_runtime.new_rollout().keywords, Body=b'{"messages": [{"role": "user", "content": "x"}]}')
+    body = b'{"messages": [{"role": "user", "content": "hello"}]}'
+    job_runtime.client.sample(**job_runtime.new_rollout().keywords, Body=body)
 """
     )
     assert outcomes(pytester) == {"passed": 1}

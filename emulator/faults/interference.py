@@ -1,0 +1,150 @@
+"""What the service's own faults do to a call: before its operation, after it, or to its connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.types import Scope
+
+from emulator.faults.faults import Faults, Strike
+from emulator.faults.kinds import KINDS
+from emulator.faults.model import model_strikes
+from emulator.faults.pieces import Point
+from emulator.protocol import errors
+from emulator.protocol.answer import Answer, StreamAnswer, Write
+from emulator.protocol.auth import BAD_TOKEN, EXPIRED
+from emulator.protocol.endpoint import EXCHANGE, Exchange, Handler
+from emulator.protocol.errors import AWSError
+
+#: What the service says where the plan has no words.
+_MESSAGES = {
+    "AccessDeniedException": "You are not authorized to perform this operation.",
+    "ConflictException": "The request conflicts with the state of the trajectory.",
+    "InternalServiceError": "An internal error occurred.",
+    "ResourceNotFoundException": "The requested resource was not found.",
+    "ServiceQuotaExceededException": "The request exceeds a quota of the account.",
+    "ThrottlingException": "Rate exceeded",
+    "ValidationException": "The request is not valid.",
+}
+
+
+class Interference:
+    """Has calls suffer the faults that strike them. Stands between an endpoint and its operation."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    async def __call__(
+        self, operation: str, handler: Handler, scope: Scope, arguments: Mapping[str, Any]
+    ) -> Answer | StreamAnswer:
+        """Run an operation, with the faults that this call suffers. Raises AWSError."""
+        struck = self._faults.strike(operation, arguments["job_arn"], arguments["trajectory_id"])
+        model_strikes.set(tuple(strike for strike in struck if KINDS[strike.fault.kind].of_model))
+        ours = [strike for strike in struck if not KINDS[strike.fault.kind].of_model]
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        before, late, ending = _sorted(ours)
+        for strike in before:
+            await asyncio.sleep(strike.seconds("seconds"))
+        if ending is not None and ending.fault.option("when") in (None, "before"):
+            await _end(ending, scope, exchange)
+        answer = await handler(**arguments)
+        if ending is not None and ending.fault.option("when") == "during":
+            if isinstance(answer, StreamAnswer):
+                return _dropped_on_the_way(answer, Point.of(ending.fault), exchange)
+            await _drop(exchange)
+        if ending is not None:
+            if isinstance(answer, StreamAnswer):
+                await answer.relay(_into_the_void)
+            await _delay(late)
+            await _end(ending, scope, exchange)
+        if late and isinstance(answer, StreamAnswer):
+            return _with_late_end(answer, late)
+        await _delay(late)
+        return answer
+
+
+def _sorted(ours: list[Strike]) -> tuple[list[Strike], list[Strike], Strike | None]:
+    """The latencies before, those after, and the fault that ends the call otherwise, if there is one."""
+    latencies = [strike for strike in ours if strike.fault.kind == "latency"]
+    before = [strike for strike in latencies if strike.fault.option("when") == "before"]
+    after = [strike for strike in latencies if strike.fault.option("when") == "after"]
+    ending = next((strike for strike in ours if strike.fault.kind != "latency"), None)
+    return before, after, ending
+
+
+async def _end(strike: Strike, scope: Scope, exchange: Exchange) -> NoReturn:
+    """Raise the fault's error, or hang up."""
+    if strike.fault.kind == "drop":
+        await _drop(exchange)
+    raise _error(strike, scope)
+
+
+def _error(strike: Strike, scope: Scope) -> AWSError:
+    fault = strike.fault
+    name = fault.raises
+    assert name is not None, "kinds that raise nothing do not come here"
+    message = fault.message
+    if message is None:
+        message = _expired(scope) if fault.kind == "expired-credentials" else _MESSAGES[name]
+    retry_after = fault.option("retry_after")
+    kind: type[AWSError] = getattr(errors, name)
+    return kind(message, retry_after=None if retry_after is None else f"{retry_after:g}")
+
+
+def _expired(scope: Scope) -> str:
+    """What expired credentials of the sort that the request brought are told."""
+    is_token = any(name == b"authorization" and value[:7].lower() == b"bearer " for name, value in scope["headers"])
+    return BAD_TOKEN if is_token else EXPIRED
+
+
+async def _drop(exchange: Exchange) -> NoReturn:
+    """Hang up; then everything goes the way of a client that went away, which cancels this."""
+    exchange.drop()
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+async def _delay(late: list[Strike]) -> None:
+    for strike in late:
+        await asyncio.sleep(strike.seconds("seconds"))
+
+
+async def _into_the_void(_piece: bytes) -> None:
+    """A client that is no longer there."""
+
+
+def _dropped_on_the_way(answer: StreamAnswer, point: Point, exchange: Exchange) -> StreamAnswer:
+    async def relay(write: Write) -> None:
+        async def write_to_the_point(piece: bytes) -> None:
+            for part, is_after in point.split(piece):
+                if is_after:
+                    await _drop(exchange)
+                await write(part)
+
+        if point.is_reached:
+            await _drop(exchange)
+        await answer.relay(write_to_the_point)
+        await _drop(exchange)  # it had no more than that
+
+    return StreamAnswer(relay, answer.status, answer.content_type)
+
+
+def _with_late_end(answer: StreamAnswer, late: list[Strike]) -> StreamAnswer:
+    """A stream whose last piece waits, with the turn stored."""
+
+    async def relay(write: Write) -> None:
+        held: list[bytes] = []
+
+        async def hold(piece: bytes) -> None:
+            if held:
+                await write(held.pop())
+            held.append(piece)
+
+        await answer.relay(hold)
+        await _delay(late)
+        for piece in held:
+            await write(piece)
+
+    return StreamAnswer(relay, answer.status, answer.content_type)
