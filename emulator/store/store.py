@@ -210,13 +210,19 @@ class Store:
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of `emulator.store.queries` on a read-only connection. Raises StoreError, and what it raises."""
+        # To its end, although whoever asked is cancelled: a statement left in the middle would keep its lock.
+        reading = asyncio.create_task(self._read(lambda connection: query(connection, *args, **kwargs)))
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(reading)
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
         if self._readers is None:
             async with self._readers_lock:
                 if self._readers is None:
                     self._readers = await asyncio.to_thread(self._database.readers)
         try:
             async with self._readers.connect() as connection:
-                return await connection.run_sync(query, *args, **kwargs)
+                return await connection.run_sync(query)
         except SQLAlchemyError as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
