@@ -11,16 +11,23 @@ from tests.examples.agents import SERVERS
 from tests.examples.driving import Run, drive
 from tests.examples.recomputing import recomputed
 
-ROWS, GROUP_SIZE = 3, 2
 
-
-def driven(name: str, url: str | None, database: Path, variables: dict[str, str] | None = None) -> Run:
-    """A short run; its report says what is stored."""
-    options = ("--database", str(database), "--limit", str(ROWS), "--group-size", str(GROUP_SIZE), "--rate", "none")
-    run = drive(name, url, database, *options, variables=variables)
+def driven(
+    name: str,
+    url: str | None,
+    database: Path,
+    *options: str,
+    rows: int = 3,
+    group_size: int = 2,
+    variables: dict[str, str] | None = None,
+) -> Run:
+    """A run; its report says what is stored."""
+    size = ("--limit", str(rows), "--group-size", str(group_size), "--rate", "none")
+    run = drive(name, url, database, *options, *size, "--database", str(database), variables=variables)
     assert run.status == 0, run.printed
-    assert run.report["counts"] == {"planned": 6, "rewarded": 6, "failed": 0, "not_run": 0, "attempts": 6}
-    assert run.report["metrics"] == pytest.approx(recomputed(run, rows=ROWS, group_size=GROUP_SIZE), abs=1e-12)
+    count = rows * group_size
+    assert run.report["counts"] == {"planned": count, "rewarded": count, "failed": 0, "not_run": 0, "attempts": count}
+    assert run.report["metrics"] == pytest.approx(recomputed(run, rows=rows, group_size=group_size), abs=1e-12)
     return run
 
 
@@ -36,4 +43,16 @@ def test_the_example_that_is_a_plain_function_is_driven(database: Path) -> None:
 
 def test_the_example_that_is_a_lambda_function_is_driven(example: Callable[[str], str], database: Path) -> None:
     variables = {"AGENT_URL": f"{example('boto3_streaming')}/rollout"}
-    assert set(driven("lambda_forwarder", None, database, variables).rewards) == {0.0}
+    assert set(driven("lambda_forwarder", None, database, variables=variables).rewards) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["boto3_streaming", "openai_tools", "openai_agents"])
+def test_rewards_differ_with_a_scripted_model_that_is_right_by_chance(
+    name: str, example: Callable[[str], str], database: Path
+) -> None:
+    model = ("--model", "scripted:examples/arithmetic_model.yaml")
+    run = driven(name, example(name) if name in SERVERS else None, database, *model, rows=16, group_size=4)
+    metrics = run.report["metrics"]
+    assert 0 < metrics["reward/mean"] < 1
+    assert metrics["reward/std_within_groups"] > 0
+    assert metrics["reward/pass_power_4"] < metrics["reward/pass_at_1"] < metrics["reward/pass_at_4"]
