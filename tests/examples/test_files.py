@@ -17,7 +17,7 @@ from tests.examples.agents import EXAMPLES, SERVERS, commands
 pytestmark = pytest.mark.filterwarnings("ignore:Support for class-based `config`")  # of what bedrock-agentcore uses
 
 #: What is no example.
-OTHERS = {"__init__", "demo"}
+OTHERS = {"__init__"}
 NAMES = sorted({path.stem for path in EXAMPLES.glob("*.py")} - OTHERS)
 AGENTS = [name for name in NAMES if not name.startswith("test_")]
 
