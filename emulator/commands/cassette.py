@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,10 @@ def _last_words(read: Completion) -> str:
     return text if len(text) <= FIRST_WORDS else text[: FIRST_WORDS - 1] + "…"
 
 
+def _count(things: Sized, one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
+
+
 def _check(given: argparse.Namespace) -> int:
     """Raises Refused."""
     contents = _read(given.file)
@@ -89,5 +94,5 @@ def _check(given: argparse.Namespace) -> int:
         raise Refused(f"{given.file}:{contents.incomplete}: the answer that begins here has no end (`...`)")
     recorded = [entry.recorded for entry in contents.entries]
     rollouts = {each.trajectory for each in recorded} - {None}
-    print(f"{given.file}: {len(recorded)} answers, {len(rollouts)} trajectories")
+    print(f"{given.file}: {_count(recorded, 'answer', 'answers')}, {_count(rollouts, 'trajectory', 'trajectories')}")
     return 0

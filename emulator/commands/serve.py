@@ -126,7 +126,8 @@ def _spare_the_garbage_collector() -> None:
 def banner(settings: Settings, url: str) -> str:
     """What a user needs to know when the server is up."""
     database = "in memory" if settings.durability == "memory" else f"{settings.shown_database} ({settings.durability})"
-    return BANNER.format(url=url, model=settings.shown_model, database=database, region=settings.region)
+    model = settings.shown_model + (f", recording {settings.shown_record}" if settings.record else "")
+    return BANNER.format(url=url, model=model, database=database, region=settings.region)
 
 
 def event_loop() -> type[asyncio.AbstractEventLoop] | None:

@@ -28,10 +28,17 @@ any_text = st.text() | st.sampled_from(
 seconds = st.floats(0, 1000).map(lambda value: round(value, 4))
 headers = st.fixed_dictionaries({}, optional={"content-type": st.just("application/json"), "retry-after": st.just("5")})
 events = any_text.map(lambda text: b"data: " + text.encode("utf-8", "replace") + b"\n\n")
+deltas = st.builds(
+    lambda text, tool: {"content": text, "tool_calls": [{"index": 0, "function": {"name": text, "arguments": tool}}]},
+    any_text,
+    any_text | st.none() | st.integers(),
+).map(lambda delta: b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode())
 json_bodies = st.builds(
     lambda body, style: json.dumps(body, **STYLES[style]).encode(), bodies, st.sampled_from(sorted(STYLES))
 )
-some_bytes = st.binary(min_size=1) | events | json_bodies | any_text.map(lambda text: text.encode("utf-8", "replace"))
+some_bytes = (
+    st.binary(min_size=1) | events | deltas | json_bodies | any_text.map(lambda text: text.encode("utf-8", "replace"))
+)
 pieces = st.builds(Piece, seconds, some_bytes.filter(bool))
 streams = st.builds(
     RecordedAnswer,

@@ -337,10 +337,11 @@ def test_a_cassette_that_cannot_be_written_fails_the_answer_and_stays_whole(path
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = path.stat
 
     async def work(server: CassetteServer) -> None:
         assert (await told(server, chat("a")))[0] == 200
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size().st_size + 10, hard))
         try:
             with pytest.raises(ModelServerError, match="File too large"):
                 await told(server, chat("b"))

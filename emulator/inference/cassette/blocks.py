@@ -31,6 +31,17 @@ STYLES: dict[str, dict[str, Any]] = {
     "spaced ascii": {},
     "indented ascii": {"indent": 2},
 }
+#: What is read as more than a text: tag, pattern, and the characters that it may begin with ("": it is empty).
+SCALARS = (
+    ("tag:yaml.org,2002:bool", r"(?:true|false)\Z", ("t", "f")),
+    ("tag:yaml.org,2002:null", r"(?:null|~|)\Z", ("n", "~", "")),
+    ("tag:yaml.org,2002:int", r"-?(?:0|[1-9][0-9]*)\Z", tuple("-0123456789")),
+    (
+        "tag:yaml.org,2002:float",
+        r"(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|-?\.inf|\.nan)\Z",
+        tuple("-0123456789."),
+    ),
+)
 EVENT, EVENT_END = b"data: ", b"\n\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from emulator.inference.cassette.blocks import EVENT, EVENT_END, STYLES, Recorded
+from emulator.inference.cassette.blocks import EVENT, EVENT_END, SCALARS, STYLES, Recorded
 from emulator.inference.cassette.conversations import Conversations
 from emulator.inference.cassette.tape import KEPT_HEADERS, Piece, RecordedAnswer
 
@@ -34,17 +34,8 @@ class _Loader(_SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}  # noqa: RUF012 - as PyYAML declares it
 
 
-def _resolve() -> None:
-    for tag, pattern, first in (
-        ("bool", "true|false", "tf"),
-        ("null", "null|~|", ["n", "~", ""]),
-        ("int", "-?(0|[1-9][0-9]*)", "-0123456789"),
-        ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|-?\.inf|\.nan", "-0123456789."),
-    ):
-        _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), list(first))
-
-
-_resolve()
+for _tag, _pattern, _first in SCALARS:
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 
 
 def load(text: str) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from typing import Any
 
 import yaml
 
 from emulator.completion import read_completion
-from emulator.inference.cassette.blocks import EVENT, EVENT_END, STYLES, Recorded
+from emulator.inference.cassette.blocks import EVENT, EVENT_END, SCALARS, STYLES, Recorded
 from emulator.inference.cassette.conversations import Conversations
 from emulator.inference.cassette.tape import Piece
 
@@ -37,7 +38,9 @@ def write_block(recorded: Recorded, conversations: Conversations) -> str:
     written = _dump({"request": request, "answer": shown})
     if answer.is_stream and (said := _said(recorded)):
         written = written.replace("\n  stream:\n", f"\n  # {said}\n  stream:\n", 1)
-    return written.removesuffix("...\n")  # which PyYAML adds where the last text ends in line breaks
+    if written.endswith("\n...\n"):  # which PyYAML adds where the last text ends in line breaks
+        written = written[:-4]
+    return written
 
 
 def _asked(recorded: Recorded, conversations: Conversations) -> dict[str, Any]:
@@ -55,10 +58,8 @@ def _asked(recorded: Recorded, conversations: Conversations) -> dict[str, Any]:
     return {"continues": turn, "json": {**value, "messages": messages[count:]}}
 
 
-def _dump(value: object, **options: Any) -> str:
-    written: str = yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30, explicit_end=False, **options
-    )
+def _dump(value: object) -> str:
+    written: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
     return written
 
 
@@ -74,7 +75,7 @@ def _said(recorded: Recorded) -> str:
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(function, dict):
                 parts.append(f"{function.get('name')}({function.get('arguments')})")
-    return "; ".join(_dump(part, default_style='"').strip() for part in parts)
+    return "; ".join(_dump(_Quoted(part)).strip() for part in parts)
 
 
 def _body(body: bytes) -> dict[str, Any]:
@@ -113,6 +114,12 @@ class _OneLine(dict[str, Any]):
     """Written in one line."""
 
 
+class _Quoted(str):
+    """Written in one line, with escapes where it has others."""
+
+    __slots__ = ()
+
+
 def _piece(piece: Piece) -> dict[str, Any]:
     after = _seconds(piece.after)
     data = piece.data
@@ -141,5 +148,14 @@ def _write_one_line(dumper: Any, entries: _OneLine) -> Any:
     return dumper.represent_mapping("tag:yaml.org,2002:map", entries.items(), flow_style=True)
 
 
+for _tag, _pattern, _first in SCALARS:  # a text that would be read as one of these is quoted
+    _Dumper.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 _Dumper.add_representer(str, _write_text)
+
+
+def _write_quoted(dumper: Any, text: _Quoted) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
+
+
+_Dumper.add_representer(_Quoted, _write_quoted)
 _Dumper.add_representer(_OneLine, _write_one_line)
