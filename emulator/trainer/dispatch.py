@@ -14,7 +14,7 @@ from emulator.trainer.agents import Agent, AgentFailed
 from emulator.trainer.payloads import Destination, InferenceParameters, Spelling, rollout_request
 from emulator.trainer.rollouts import Attempt, Recorded, Rollout, RolloutResult, failure_of
 from emulator.trainer.runtime import Runtime, RuntimeGone
-from emulator.trajectory import is_settled
+from emulator.trajectory import Status, is_settled
 
 #: Seconds that an agent gets to answer when its rollout is settled, before its connection is cut.
 LAST_WORDS = 10.0
@@ -93,8 +93,13 @@ class Dispatcher:
 
     async def _picked_up(self, rollout: Rollout, trajectory_id: str) -> RolloutResult | None:
         """What an interrupted attempt came to, if it came to something; else it is given up, and begun anew."""
-        if await self.runtime.recorded(self.job_arn, trajectory_id) is None:
+        recorded = await self.runtime.recorded(self.job_arn, trajectory_id)
+        if recorded is None:
             return None
+        if recorded.status is Status.READY and not self.agent.answers_when_done:
+            with suppress(TimeoutError):  # an agent that lives on may be about to send the reward
+                async with asyncio.timeout(min(LAST_WORDS, self.limits.timeout)):
+                    await self.runtime.settled(self.job_arn, trajectory_id)
         attempt, recorded = await self._account(trajectory_id, "the run was interrupted", 0.0)
         return _result(rollout, [attempt], recorded) if attempt.failure is None else None
 
@@ -132,9 +137,11 @@ class Dispatcher:
         except AgentFailed as error:
             return str(error)
         except TimeoutError:
-            if settling.done():
+            # Whichever of the two was waited for is cancelled by now.
+            if settling.done() and not settling.cancelled():
                 return "settled"
-            state = "the agent had answered" if asking.done() else "the agent had not answered"
+            has_answered = asking.done() and not asking.cancelled()
+            state = "the agent had answered" if has_answered else "the agent had not answered"
             return f"not done within {self.limits.timeout:g} s; {state}"
         finally:
             asking.cancel()

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from emulator.trainer.datasets import DatasetError, choose_rows, read_dataset
 
-ROWS = [{"id": 1, "prompt": "What is 2 + 2?", "answer": "4"}, {"id": 2, "prompt": "Größe, “quoted”,\nin two lines", "answer": ""}]  # fmt: skip
+ROWS = [
+    {"id": 1, "prompt": "What is 2 + 2?", "answer": "4"},
+    {"id": 2, "prompt": "Größe, “quoted”,\nin two lines", "answer": ""},
+]
 
 
 def write_parquet(path: Path) -> None:

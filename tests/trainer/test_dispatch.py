@@ -31,7 +31,7 @@ def test_a_rollout_is_over_when_its_reward_is_there(kind: str) -> None:
 
 
 def test_both_ways_to_an_emulator_find_the_same() -> None:
-    rows = [{"turns": 2}, {"do": "fail"}, {"do": "no reward"}, {"do": "return"}]
+    rows: list[dict[str, Any]] = [{"turns": 2}, {"do": "fail"}, {"do": "no reward"}, {"do": "return"}]
     local, remote = (played(ACT, rows, kind=kind) for kind in ("local", "remote"))
     assert [recorded for _, recorded in local] == [recorded for _, recorded in remote]
     assert [result.failure for result, _ in local] == [result.failure for result, _ in remote]
@@ -50,7 +50,7 @@ def test_both_ways_to_an_emulator_find_the_same() -> None:
             "raise late",
             FailureText.NO_REWARD,
             "the agent raised ValueError: after its turns; never sealed, after 2 turns",
-        ),  # fmt: skip # noqa: E501
+        ),
         ("no reward", FailureText.NO_REWARD, "the agent returned; sealed, without a reward, after 2 turns"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -74,7 +75,13 @@ def test_the_other_figures_are_those_of_the_statistics_module(groups: list[list[
     flat = [reward for group in plain for reward in group]
     assert metrics.all.mean == pytest.approx(statistics.fmean(flat))
     assert metrics.all.std == pytest.approx(statistics.pstdev(flat), abs=1e-6)
-    for name, figure in {"mean": statistics.fmean, "std": statistics.pstdev, "min": min, "max": max}.items():
-        expected = statistics.fmean(map(figure, plain))  # type: ignore[arg-type]
+    figures: dict[str, Callable[[list[float]], float]] = {
+        "mean": statistics.fmean,
+        "std": statistics.pstdev,
+        "min": min,
+        "max": max,
+    }
+    for name, figure in figures.items():
+        expected = statistics.fmean(figure(group) for group in plain)
         assert getattr(metrics.within_groups, name) == pytest.approx(expected, abs=1e-6)
     assert metrics.succeeded_rollouts + metrics.failed_rollouts == len(flat)

@@ -34,6 +34,7 @@ class PythonFunction:
         self._module, self._name = module, name
         self._function: Callable[[dict[str, Any]], Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
 
     async def start(self, patience: float) -> None:  # noqa: ARG002 - an import cannot be interrupted
         """Import it, with the working directory in the path. Raises AgentFailed."""
@@ -49,8 +50,7 @@ class PythonFunction:
             raise AgentFailed(f"python:{self._target} is no function")
         self._function = found
         if _is_coroutine_function(found):
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="agents", daemon=True).start()
+            self._loop = await _start_loop(self._ended)
 
     async def roll_out(self, request: Mapping[str, Any], trajectory_id: str) -> None:
         """Call it. A plain function whose caller has gone goes on until it returns. Raises AgentFailed."""
@@ -72,9 +72,9 @@ class PythonFunction:
         check_document(answer)
 
     async def aclose(self) -> None:
-        """End the event loop of asynchronous agents."""
+        """End the event loop of asynchronous agents; one that is blocked ends with the process."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._ended.set)
 
 
 def _own(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +84,19 @@ def _own(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_coroutine_function(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+async def _start_loop(ended: asyncio.Event) -> asyncio.AbstractEventLoop:
+    """An event loop in a thread of its own, until the event, which belongs to it, is set."""
+    ours = asyncio.get_running_loop()
+    started: asyncio.Future[asyncio.AbstractEventLoop] = ours.create_future()
+
+    async def main() -> None:
+        ours.call_soon_threadsafe(started.set_result, asyncio.get_running_loop())
+        await ended.wait()
+
+    threading.Thread(target=lambda: asyncio.run(main()), name="agents", daemon=True).start()
+    return await started
 
 
 async def _in_thread(function: Callable[[dict[str, Any]], Any], request: dict[str, Any], name: str) -> Any:
