@@ -1,7 +1,10 @@
-"""Examples against the real vLLM, 32 rows four times each, recorded; then once more from the cassette, without vLLM."""
+"""Examples against the real vLLM, 32 rows four times each: recounted, exported, and replayed without vLLM."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,15 +14,18 @@ from typing import Any
 import httpx2
 import pytest
 
+from emulator.cli import main
 from emulator.settings import Settings
 from emulator.testing import running_server
 from emulator.trajectory import Status
+from tests.clients.environments import program
 from tests.contract.conftest import vllm_settings, wait_until_ready
-from tests.examples.agents import SERVERS
+from tests.examples.agents import ROOT, SERVERS
 from tests.examples.driving import Run, drive
 from tests.examples.recomputing import recomputed
+from tests.export.test_readers import offline
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
 ROWS, GROUP_SIZE = 32, 4
 NAMES = ["boto3_streaming", "openai_tools", "strands_handler", "langchain_agent"]
@@ -31,34 +37,55 @@ OPTIONS = (
     "--rate", "none", "--concurrency", "16", "--retries", "0",
 )  # fmt: skip
 
+#: Of which the token ids are exported, too: vLLM has to tokenize them while it is there.
+TOKENS_OF = "3"
+
 
 @dataclass(frozen=True)
 class Recording:
     """What was done with vLLM, which has ended."""
 
     runs: Mapping[str, Run]
-    cassette: Path
-    database: Path
+    folder: Path
+
+    @property
+    def cassette(self) -> Path:
+        return self.folder / "cassette.yaml"
+
+    def tokens(self, name: str) -> Path:
+        """The token ids of a run's group."""
+        return self.folder / f"{name}.parquet"
+
+    def export(self, name: str, path: Path, *options: str) -> Path:
+        """What an example did, exported."""
+        database, job = str(self.folder / "trajectories.db"), self.runs[name].report["run"]["job_arn"]
+        assert main(["export", "--database", database, "--job", job, "--output", str(path), *options]) == 0
+        return path
 
 
 @pytest.fixture(scope="module")
 def recording(example: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A run of each example."""
     folder = tmp_path_factory.mktemp("examples-vllm")
-    database, cassette, log = folder / "trajectories.db", folder / "cassette.yaml", folder / "vllm.log"
+    database, log = folder / "trajectories.db", folder / "vllm.log"
+    recording = Recording({}, folder)
     choice: dict[str, Any] = {**vllm_settings(), "vllm_log": str(log), "database": str(database)}
-    choice |= {"record": choice["model"], "model": f"cassette:{cassette}"}
+    choice |= {"record": choice["model"], "model": f"cassette:{recording.cassette}"}
+    runs = {}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_HUB_OFFLINE", "1")
         environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        with running_server(Settings(port=0, **choice)) as server:
-            with httpx2.Client(base_url=f"{server.url}/_emulator") as management:
-                wait_until_ready(management, log)
-            runs = {
-                name: drive(name, url_of(name, example), database, *OPTIONS, "--endpoint", server.url)
-                for name in NAMES
-            }  # fmt: skip
-    return Recording(runs, cassette, database)
+        with (
+            running_server(Settings(port=0, **choice)) as server,
+            httpx2.Client(base_url=f"{server.url}/_emulator", timeout=60) as management,
+        ):
+            wait_until_ready(management, log)
+            for name in NAMES:
+                runs[name] = drive(name, url_of(name, example), database, *OPTIONS, "--endpoint", server.url)
+                asked = {"format": "tokens", "file": "parquet", "job": runs[name].report["run"]["job_arn"]}
+                answer = management.get("/export", params={**asked, "group": TOKENS_OF})
+                recording.tokens(name).write_bytes(answer.raise_for_status().content)
+    return Recording(runs, folder)
 
 
 def url_of(name: str, example: Callable[[str], str]) -> str | None:
@@ -97,7 +124,7 @@ def test_the_cassette_replays_the_run_byte_for_byte_with_no_model_server(
         "--model", f"cassette:{recording.cassette}", "--cassette-used-up", "refuse",
     )  # fmt: skip
     assert conversations(again) == conversations(once)
-    assert again.report["metrics"] == once.report["metrics"]
+    assert again.report["metrics"] == pytest.approx(once.report["metrics"], abs=1e-12)
 
 
 def conversations(run: Run) -> Counter[tuple[tuple[bytes, bytes, str | None], ...]]:
@@ -105,3 +132,64 @@ def conversations(run: Run) -> Counter[tuple[tuple[bytes, bytes, str | None], ..
     return Counter(
         tuple((turn.request, turn.response, turn.content_type) for turn in turns) for _, turns in run.stored.values()
     )
+
+
+def test_exports_of_the_run_are_read_back_by_datasets_and_pandas(
+    name: str, recording: Recording, tmp_path: Path
+) -> None:
+    run = recording.runs[name]
+    files = [
+        recording.export(name, tmp_path / "native.parquet"),
+        recording.export(name, tmp_path / "openai.jsonl", "--format", "openai", "--eligible"),
+        recording.export(name, tmp_path / "grpo.parquet", "--format", "trl", "--for", "grpo", "--eligible"),
+        recording.tokens(name),
+    ]
+    done = subprocess.run(
+        [program("datasets", "python"), "-m", "tests.export.read_back", tmp_path / "read.json", *files],
+        check=False, capture_output=True, text=True, cwd=ROOT, env=offline(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    native, openai, grpo, tokens = (json.loads((tmp_path / "read.json").read_text())[file.name] for file in files)
+    assert {row["trajectory_id"] for row in native["rows"]} == run.stored.keys()
+    rewards = {
+        rollout["trajectory_id"]: rollout["reward"]
+        for rollout in run.report["rollouts"]
+        if rollout["failure"] is None
+    }  # fmt: skip
+    assert {row["trajectory_id"]: row["reward"] for row in openai["rows"]} == rewards
+    assert sorted(openai["rewards"]) == sorted(rewards.values())  # as pandas read them
+    of_groups: dict[str, list[float]] = {}
+    for trajectory_id, reward in rewards.items():
+        of_groups.setdefault(run.stored[trajectory_id][0].group or "", []).append(reward)
+    assert {row["group"]: sorted(row["rewards"]) for row in grpo["rows"]} == {
+        group: sorted(values) for group, values in of_groups.items()
+    }
+    read = {rollout["trajectory_id"]: rollout["turns"] for rollout in run.report["rollouts"]}
+    assert tokens["rows"]
+    for row in tokens["rows"]:
+        assert len(row["input_ids"]) == len(row["loss_mask"])
+        assert row["input_ids"][: row["turns"][0]["start"]]
+        for turn in row["turns"]:
+            assert turn["start"] == read[row["trajectory_id"]][turn["number"]]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("name", ["boto3_streaming", "openai_tools"])
+def test_trl_trains_a_step_on_each_export_of_the_run(name: str, recording: Recording, tmp_path: Path) -> None:
+    for purpose, file in (("sft", "sft.jsonl"), ("grpo", "grpo.jsonl"), ("dpo", "dpo.parquet")):
+        recording.export(name, tmp_path / file, "--format", "trl", "--for", purpose, "--eligible")
+    (tmp_path / "tokens.parquet").write_bytes(recording.tokens(name).read_bytes())
+    done = subprocess.run(
+        [os.environ["TEST_VLLM_PYTHON"], "-m", "tests.export.train", tmp_path, os.environ["TEST_VLLM_MODEL"]],
+        check=False, capture_output=True, text=True, cwd=ROOT, env=offline(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["sft"]) == run_size(recording.runs[name])
+    assert all(any(token for token in sequence) for sequence in report["tokens"])
+    assert report["dpo"]["chosen_ids"] != report["dpo"]["rejected_ids"]
+    assert all(row["answer"] for row in report["grpo"])
+
+
+def run_size(run: Run) -> int:
+    """How many rollouts got their reward."""
+    return sum(reward is not None for reward in run.rewards)
