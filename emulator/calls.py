@@ -12,7 +12,7 @@ from time import perf_counter
 
 from starlette.types import Scope
 
-from emulator.conduct import CallRecord, Conduct
+from emulator.conduct import MESSAGE, CallRecord, Conduct
 from emulator.metrics import Metrics
 from emulator.tracing import Spans, Tracing
 
@@ -135,7 +135,7 @@ class Calls:
                 trajectory_id=call.trajectory_id,
                 turn=call.turn,
             )
-        if call.code != OK or self.conduct:
+        if call.code != OK or self.conduct.trajectories:
             self._note(call, scope, ended_at)
         call.body = b""
         self._log(call, scope)
@@ -146,7 +146,7 @@ class Calls:
         if call.job_arn is None or call.trajectory_id is None:
             return
         key = (call.job_arn, call.trajectory_id)
-        if call.code == OK and key not in self.conduct:
+        if call.code == OK and key not in self.conduct.trajectories:
             return
         attempt = dict(scope["headers"]).get(b"amz-sdk-request", b"")
         record = CallRecord(
@@ -154,7 +154,7 @@ class Calls:
             request_id=call.request_id.decode(),
             code=call.code,
             status=call.status,
-            message=call.problem,
+            message=call.problem and call.problem[:MESSAGE],
             reason=call.reason,
             retry_after=call.retry_after,
             same=hash((call.operation, call.body if call.operation in SAMPLING else b"")),

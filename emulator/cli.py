@@ -18,8 +18,8 @@ COMMANDS = {
     "serve": "run the emulator",
     "rollout": "play the trainer's part: rollouts of a dataset against an agent",
     "trajectories": "look at what was captured: list, show, export",
-    "cassette": "look at recorded answers: show, check",
     "script": "check the rules of the scripted model",
+    "cassette": "look at recorded answers: show, check",
     "db": "look after the database: upgrade, backup, check, copy",
 }
 

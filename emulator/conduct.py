@@ -1,17 +1,19 @@
 """What clients did around errors: the calls of each trajectory from the first one that failed.
 
 Kept in memory, of the last trajectories and of each the last calls: `emulator.verdict` judges by it. Who never meets an
-error is not in it, and costs two comparisons a call.
+error is not in it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: How much is remembered; some 400 bytes a call.
-TRAJECTORIES, CALLS = 4096, 64
+TRAJECTORIES, CALLS = 4096, 32
+
+#: Characters of what a client was told that are remembered.
+MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +38,24 @@ class Conduct:
     """The calls of trajectories in which something failed. Of the event loop's thread."""
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[tuple[str, str], deque[CallRecord]] = OrderedDict()
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return key in self._calls
-
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+        #: By job ARN and trajectory id; every call of the server looks whether there are any.
+        self.trajectories: OrderedDict[tuple[str, str], deque[CallRecord]] = OrderedDict()
 
     def note(self, key: tuple[str, str], call: CallRecord) -> None:
         """Remember a call of the trajectory of a job."""
-        calls = self._calls.get(key)
+        calls = self.trajectories.get(key)
         if calls is None:
-            calls = self._calls[key] = deque(maxlen=CALLS)
-            if len(self._calls) > TRAJECTORIES:
-                self._calls.popitem(last=False)
+            calls = self.trajectories[key] = deque(maxlen=CALLS)
+            if len(self.trajectories) > TRAJECTORIES:
+                self.trajectories.popitem(last=False)
         else:
-            self._calls.move_to_end(key)
+            self.trajectories.move_to_end(key)
         calls.append(call)
 
     def calls(self, key: tuple[str, str]) -> list[CallRecord]:
         """What is remembered of a trajectory, in the order in which calls ended."""
-        return list(self._calls.get(key, ()))
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Job ARN and id of each trajectory of which something is remembered."""
-        return iter(list(self._calls))
+        return list(self.trajectories.get(key, ()))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._calls.clear()
+        self.trajectories.clear()

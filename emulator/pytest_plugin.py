@@ -6,8 +6,10 @@ that uses it.
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 SETTINGS = (
     "database", "durability", "database_timeout",
     "model", "rewrite_model", "model_api_key", "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
-    "vllm_python", "vllm_log",
+    "vllm_python", "vllm_log", "record", "cassette_ignores", "cassette_pauses", "cassette_used_up",
     "trajectories", "jobs", "region", "auth", "key_pairs", "account",
-    "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout",
+    "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout", "faults",
 )  # fmt: skip
 
 _PREFIX = "job_runtime_"
@@ -61,7 +63,9 @@ def job_runtime_settings() -> Mapping[str, Any] | Settings:
 
 
 @pytest.fixture(scope="session")
-def _job_runtime_servers() -> Iterator[_Servers]:
+def _job_runtime_servers(pytestconfig: pytest.Config) -> Iterator[_Servers]:
+    with _quick_imports(pytestconfig.pluginmanager.rewrite_hook):
+        import emulator.testing  # noqa: F401
     servers = _Servers()
     yield servers
     servers.stop()
@@ -97,7 +101,8 @@ def job_runtime(
             monkeypatch.setenv(name, value)
     stash = request.node.stash
     stash[_RUNTIME], stash[_STRICT] = runtime, strict
-    yield runtime
+    with runtime.boto3_session.lent():
+        yield runtime
     del stash[_RUNTIME]
 
 
@@ -121,6 +126,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and (runtime := item.stash.get(_RUNTIME, None)) is not None:
         report.sections.append(("job_runtime", _conversations(runtime)))
+        if findings := _findings(runtime):
+            report.sections.append(("job_runtime's verdict", findings))
     return report
 
 
@@ -159,6 +166,27 @@ class _Servers:
         else:
             return runtime
         pytest.fail(f"job_runtime cannot start: {problem}", pytrace=False)
+
+
+@contextmanager
+def _quick_imports(rewrite_hook: Any) -> Iterator[None]:
+    """Import without looking for garbage, of which there is none (a seventh of the time), and as the files stand.
+
+    pytest rewrites the assertions of a plugin's whole package, which takes as long again where it has not kept the
+    result of an earlier run.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    place = sys.meta_path.index(rewrite_hook) if rewrite_hook in sys.meta_path else None
+    if place is not None:
+        del sys.meta_path[place]
+    try:
+        yield
+    finally:
+        if place is not None:
+            sys.meta_path.insert(place, rewrite_hook)
+        if was_enabled:
+            gc.enable()
 
 
 def _marked(node: pytest.Item) -> dict[str, Any]:
@@ -211,3 +239,11 @@ def _conversations(runtime: JobRuntime) -> str:
     if len(trajectories) > SHOWN:
         shown.append(f"and {len(trajectories) - SHOWN} more trajectories")
     return "\n\n".join(shown) or "no trajectories: no sample, seal or reward was received"
+
+
+def _findings(runtime: JobRuntime) -> str:
+    """What the agent should not have done, for the same."""
+    try:
+        return "\n".join(map(str, runtime.verdict().findings))
+    except Exception as error:
+        return f"there is none: {error!r}"

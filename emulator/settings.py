@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -67,8 +66,8 @@ class Settings:
     model: str = _setting(
         "scripted",
         "who answers: 'scripted' (embedded), 'scripted:FILE' (by rules, YAML or Python), "
-        "'http://HOST:PORT' (any OpenAI-compatible server), "
-        "'vllm:MODEL [extra arguments]' (vLLM, started as a child), or 'cassette:FILE' (what one of them said once)",
+        "'http://HOST:PORT' (any OpenAI-compatible server), 'vllm:MODEL [extra arguments]' (vLLM, started as a child), "
+        "or 'cassette:FILE' (what one of them said once)",
         "model server",
         metavar="MODEL",
     )
@@ -307,6 +306,8 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], conf
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # few name a file
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any
@@ -146,7 +146,7 @@ def _judge_stored(
             turns = counts.get(record.id, {})
             findings += judge_rollout(record, turns, as_of=as_of, rollout_timeout=rollout_timeout)
             findings += judge_calls(key, conduct.calls(key))
-    for key in conduct:  # whose trajectories are none: each call of theirs was refused
+    for key in list(conduct.trajectories):  # whose trajectories are none: each call of theirs was refused
         if key not in seen and job_arn in (None, key[0]) and trajectory_id in (None, key[1]):
             seen.add(key)
             findings += judge_calls(key, conduct.calls(key))
@@ -248,7 +248,7 @@ def seconds_of(retry_after: str, at: int) -> float | None:
         when = parsedate_to_datetime(retry_after)
     except ValueError:
         return None
-    return max(0.0, (when - datetime.fromtimestamp(at / 1e6, UTC)).total_seconds())
+    return max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - at / 1e6)
 
 
 def _told(call: CallRecord) -> dict[str, Any]:

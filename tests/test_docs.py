@@ -9,12 +9,12 @@ import shlex
 from contextlib import closing
 from pathlib import Path
 
-from emulator.app import make_model_server
 from emulator.commands.serve import configure
 from emulator.inference.cassette import CassetteServer
 from emulator.inference.cassette.conversations import Conversations
 from emulator.inference.cassette.file import HEADER, read_cassette
 from emulator.inference.cassette.writing import write_block
+from emulator.inference.chosen import make_model_server
 from emulator.settings import load_settings, setting_fields
 from tests.cassettes import replaying
 from tests.conftest import JOB_ARN

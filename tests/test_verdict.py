@@ -229,6 +229,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert seconds_of("-3", NOON) == 0
     assert seconds_of("Sat, 21 Nov 2026 12:01:00 GMT", NOON) == 60
     assert seconds_of("Sat, 21 Nov 2026 11:00:00 GMT", NOON) == 0
+    assert seconds_of("Sat, 21 Nov 2026 12:01:00 -0000", NOON) == 60
     assert seconds_of("later", NOON) is None
 
 
@@ -237,16 +238,16 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 def test_the_last_calls_of_the_last_trajectories_are_remembered() -> None:
     conduct = Conduct()
-    assert not conduct
+    assert not conduct.trajectories
     for number in range(TRAJECTORIES + 1):
         conduct.note((JOB_ARN, str(number)), a_call(0, "ThrottlingException"))
-    assert (JOB_ARN, "0") not in conduct
-    assert len(list(conduct)) == TRAJECTORIES
+    assert (JOB_ARN, "0") not in conduct.trajectories
+    assert len(conduct.trajectories) == TRAJECTORIES
     for number in range(CALLS + 5):
         conduct.note((JOB_ARN, "1"), a_call(number))
     assert [call.arrived for call in conduct.calls((JOB_ARN, "1"))] == list(range(5, CALLS + 5))
     conduct.note((JOB_ARN, "new"), a_call(0))
-    assert (JOB_ARN, "1") in conduct
-    assert (JOB_ARN, "2") not in conduct
+    assert (JOB_ARN, "1") in conduct.trajectories
+    assert (JOB_ARN, "2") not in conduct.trajectories
     conduct.clear()
-    assert not conduct
+    assert not conduct.trajectories

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emulator.commands import Refused
-from emulator.terminal import make_console, visible
 from emulator.completion import Completion, read_completion
+from emulator.terminal import make_console, visible
 
 if TYPE_CHECKING:
     from emulator.inference.cassette.blocks import Recorded

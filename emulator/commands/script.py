@@ -54,8 +54,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _summary(rules: Rules) -> str:
-    count = len(rules)
-    return f"{count} rule{'' if count == 1 else 's'}; what none answers {rules.default_text}"
+    return f"{rules.count_text}; what none answers {rules.default_text}"
 
 
 def _request(given: argparse.Namespace) -> Request:

@@ -60,6 +60,11 @@ class ReadyAnswer:
         """Nothing to let go of."""
 
 
+def format_seconds(seconds: float) -> str:
+    """As Retry-After has them: HTTP knows whole ones only, and so do some clients."""
+    return str(int(seconds) if seconds == int(seconds) else seconds)
+
+
 def refusal(
     status: int,
     message: str | None,
@@ -72,7 +77,7 @@ def refusal(
     error = {"message": text, "type": kind, "param": param, "code": status}
     headers = {"content-type": "application/json"}
     if retry_after is not None:
-        headers["retry-after"] = f"{retry_after:g}"
+        headers["retry-after"] = format_seconds(retry_after)
     return ReadyAnswer(status, headers, json.dumps({"error": error}).encode())
 
 

@@ -79,14 +79,14 @@ class Faults:
         self._given: list[GivenFault] = []
         self._next = 0
 
-    def add(self, *faults: Fault) -> GivenFault:
-        """Have calls suffer these from now on; the last of them, with how often it struck."""
+    def add(self, fault: Fault) -> GivenFault:
+        """Have calls suffer this from now on; says how often it struck."""
         with self._lock:
-            for fault in faults:
-                self._given.append(GivenFault(fault, self._next))
-                self._next += 1
-            self._switch(bool(self._given))
-            return self._given[-1]
+            given = GivenFault(fault, self._next)
+            self._given.append(given)
+            self._next += 1
+            self._switch(True)
+            return given
 
     def clear(self) -> None:
         """No faults from now on, those of the plan neither."""
@@ -98,8 +98,8 @@ class Faults:
     def restore(self) -> None:
         """The faults of the plan from now on, as if none had struck, and no others."""
         self.clear()
-        if self._plan:
-            self.add(*self._plan)
+        for fault in self._plan:
+            self.add(fault)
 
     @property
     def given(self) -> list[GivenFault]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from starlette.types import Scope
 
+from emulator.faults.answers import format_seconds
 from emulator.faults.faults import Faults, Strike
 from emulator.faults.kinds import KINDS
 from emulator.faults.model import model_strikes
 from emulator.faults.pieces import Point
 from emulator.protocol import errors
-from emulator.protocol.answer import Answer, StreamAnswer, Write
+from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer, Write
 from emulator.protocol.auth import BAD_TOKEN, EXPIRED
 from emulator.protocol.endpoint import EXCHANGE, Exchange, Handler
 from emulator.protocol.errors import AWSError
 
-#: What the service says where the plan has no words.
+# ASSUMED: the wording.
+#: What the service says where the fault has no message.
 _MESSAGES = {
     "AccessDeniedException": "You are not authorized to perform this operation.",
     "ConflictException": "The request conflicts with the state of the trajectory.",
@@ -41,27 +44,28 @@ class Interference:
     ) -> Answer | StreamAnswer:
         """Run an operation, with the faults that this call suffers. Raises AWSError."""
         struck = self._faults.strike(operation, arguments["job_arn"], arguments["trajectory_id"])
-        model_strikes.set(tuple(strike for strike in struck if KINDS[strike.fault.kind].of_model))
-        ours = [strike for strike in struck if not KINDS[strike.fault.kind].of_model]
+        before, late, ending = _sorted([strike for strike in struck if not KINDS[strike.fault.kind].of_model])
         exchange: Exchange = scope["extensions"][EXCHANGE]
-        before, late, ending = _sorted(ours)
-        for strike in before:
-            await asyncio.sleep(strike.seconds("seconds"))
-        if ending is not None and ending.fault.option("when") in (None, "before"):
+        await _delay(before)
+        when = None if ending is None else ending.fault.option("when") or "before"
+        if ending is not None and when == "before":
             await _end(ending, scope, exchange)
-        answer = await handler(**arguments)
-        if ending is not None and ending.fault.option("when") == "during":
-            if isinstance(answer, StreamAnswer):
+        mark = model_strikes.set(tuple(strike for strike in struck if KINDS[strike.fault.kind].of_model))
+        try:
+            answer = await handler(**arguments)
+        finally:
+            model_strikes.reset(mark)
+        # From here on a stream has a turn under way, which ends only where it is relayed.
+        if isinstance(answer, StreamAnswer):
+            if ending is None:
+                return _with_late_end(answer, late) if late else answer
+            if when == "during":
                 return _dropped_on_the_way(answer, Point.of(ending.fault), exchange)
-            await _drop(exchange)
-        if ending is not None:
-            if isinstance(answer, StreamAnswer):
+            with suppress(BrokenStream):
                 await answer.relay(_into_the_void)
-            await _delay(late)
-            await _end(ending, scope, exchange)
-        if late and isinstance(answer, StreamAnswer):
-            return _with_late_end(answer, late)
         await _delay(late)
+        if ending is not None:
+            await _end(ending, scope, exchange)
         return answer
 
 
@@ -90,7 +94,7 @@ def _error(strike: Strike, scope: Scope) -> AWSError:
         message = _expired(scope) if fault.kind == "expired-credentials" else _MESSAGES[name]
     retry_after = fault.option("retry_after")
     kind: type[AWSError] = getattr(errors, name)
-    return kind(message, retry_after=None if retry_after is None else f"{retry_after:g}")
+    return kind(message, retry_after=None if retry_after is None else format_seconds(retry_after))
 
 
 def _expired(scope: Scope) -> str:
@@ -106,8 +110,8 @@ async def _drop(exchange: Exchange) -> NoReturn:
     raise AssertionError("nobody sets it")
 
 
-async def _delay(late: list[Strike]) -> None:
-    for strike in late:
+async def _delay(latencies: list[Strike]) -> None:
+    for strike in latencies:
         await asyncio.sleep(strike.seconds("seconds"))
 
 
@@ -123,8 +127,6 @@ def _dropped_on_the_way(answer: StreamAnswer, point: Point, exchange: Exchange) 
                     await _drop(exchange)
                 await write(part)
 
-        if point.is_reached:
-            await _drop(exchange)
         await answer.relay(write_to_the_point)
         await _drop(exchange)  # it had no more than that
 

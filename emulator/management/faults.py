@@ -17,7 +17,8 @@ async def add_faults(emulator: Emulator, request: Request) -> Answer:
     """POST: one fault, or `{"faults": […]}`; all of them or none. Answers with those in effect."""
     headers: dict[bytes, bytes] = dict(request.scope["headers"])
     body = await read_body(headers, request.scope, request.receive, emulator.settings.max_request_bytes)
-    emulator.faults.add(*_faults(body))
+    for fault in _faults(body):
+        emulator.faults.add(fault)
     return await list_faults(emulator, request)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from emulator.settings import Settings
@@ -30,3 +33,24 @@ def boto3_client(url: str, settings: Settings) -> Any:
         aws_access_key_id=key_id,
         aws_secret_access_key=secret,
     )
+
+
+class DefaultSession:
+    """boto3's default session, as the tests of one emulator have it: it keeps the credentials that it found first."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Have `boto3.client` use it while the block runs, and then what it used before."""
+        boto3: Any = sys.modules.get("boto3")
+        before = None
+        if boto3 is not None:
+            before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, self._session
+        try:
+            yield
+        finally:
+            boto3 = sys.modules.get("boto3")
+            if boto3 is not None:
+                self._session, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, before

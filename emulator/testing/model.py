@@ -61,7 +61,6 @@ class Model:
         """`shown`: what `--model` names."""
         self._server = server
         self._shown = shown
-        self._before = server.rules if isinstance(server, ScriptedServer) else None
         self._rules = Rules(default=self._say_otherwise)
         self._otherwise: Reply | Callable[[Request], Reply | str] | None = None
 
@@ -149,16 +148,15 @@ class Model:
         """Forget all replies, and what was asked."""
         self._otherwise = None
         self._rules.clear()
-        if isinstance(self._server, ScriptedServer) and self._before is not None:
-            self._server.rules = self._before
-        self._server.reset()
+        if isinstance(self._server, ScriptedServer):
+            self._server.answer_by(None)
 
     def _take_over(self) -> None:
         if not isinstance(self._server, ScriptedServer):
             raise NotScripted(
                 f"replies are the embedded model's, and here {self._shown} answers: leave out that setting"
             )
-        self._server.rules = self._rules
+        self._server.answer_by(self._rules)
 
     def _say_otherwise(self, request: Request) -> Reply | str:
         """Raises NoRuleMatches."""

@@ -14,16 +14,18 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from emulator.faults import Faults, GivenFault, fault_of
 from emulator.settings import InvalidSetting, Settings, load_settings
 from emulator.store import queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
-from emulator.testing.clients import boto3_client
+from emulator.testing.clients import DefaultSession, boto3_client
 from emulator.testing.environment import environment, variables
 from emulator.testing.model import Model
 from emulator.testing.rollout import Rollout
 from emulator.testing.server import ServerThread, default_settings
 from emulator.testing.trajectories import Trajectory
 from emulator.trajectory import Status
+from emulator.verdict import Verdict, verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class JobRuntime:
         self._exits = ExitStack()
         self.url = self._thread.server.url  #: where it listens
         self.region = self.settings.region
+        self.boto3_session = DefaultSession()
         self.job_arn = JOB_ARN.format(region=self.region)  #: the job of rollouts for which a test names none
         self.model = Model(self._thread.server.app.model_server, self.settings.shown_model)  #: what it says
 
@@ -69,6 +72,7 @@ class JobRuntime:
         """Start, and set the environment variables. Raises DatabaseError, ModelServerError, DatabaseInUse."""
         self.start()
         self._exits.enter_context(environment(self.environment))
+        self._exits.enter_context(self.boto3_session.lent())
         return self
 
     def __exit__(
@@ -102,7 +106,7 @@ class JobRuntime:
         self._thread.stop(at_once=True)
 
     def reset(self) -> None:
-        """Forget everything that was captured and scripted, and break off what is under way."""
+        """Forget everything: what was captured, replies, faults; and break off what is under way."""
         self._thread.call(self._thread.server.app.reset)
         self.model.reset()
 
@@ -148,6 +152,31 @@ class JobRuntime:
         )
         self._thread.call(partial(self._register, rollout))
         return rollout
+
+    @property
+    def faults(self) -> Faults:
+        """The faults that calls suffer: none, unless settings or the test say so."""
+        return self._thread.server.app.faults
+
+    def fault(self, kind: str, **options: Any) -> GivenFault:
+        """Have calls suffer a fault; which there are, `Fault` and docs/faults.md say. Raises InvalidFault."""
+        return self.faults.add(fault_of({"kind": kind, **options}))
+
+    def verdict(self, which: Rollout | str | None = None, *, rollout_timeout: float = 0.0) -> Verdict:
+        """How the agent behaved: in one trajectory, or in all. What is not finished by then counts as left."""
+        app = self._thread.server.app
+        trajectory_id = which.trajectory_id if isinstance(which, Rollout) else which
+        job_arn = which.job_arn if isinstance(which, Rollout) else None
+        return self._thread.call(
+            partial(
+                verdict,
+                app.store,
+                app.conduct,
+                job_arn=job_arn,
+                trajectory_id=trajectory_id,
+                rollout_timeout=rollout_timeout,
+            )
+        )
 
     @property
     def trajectories(self) -> list[Trajectory]:

@@ -20,7 +20,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from emulator.app import make_model_server
+from emulator.inference.chosen import make_model_server
 from emulator.server import Server
 from emulator.settings import InvalidSetting, Settings, load_settings
 from emulator.testing import running_server

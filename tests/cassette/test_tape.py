@@ -102,6 +102,15 @@ def test_an_answer_that_did_not_reach_its_client_is_given_again() -> None:
     assert [ask(it, "t") for _ in range(2)] == ["one", "two"]
 
 
+def test_a_tape_that_was_rewound_is_played_from_its_beginning() -> None:
+    it = tape(*GROUP, repeat=False)
+    names = [f"new-{number}" for number in range(8)]
+    first = [ask(it, name) for name in names]
+    assert ask(it, names[0]) is None
+    it.rewind()
+    assert [ask(it, name) for name in names] == first
+
+
 def test_a_question_that_only_others_asked_is_answered_all_the_same() -> None:
     it = tape(("mine", "t", FIRST), ("its", "u", SECOND))
     assert ask(it, "t") == "mine"

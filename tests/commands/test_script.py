@@ -54,7 +54,7 @@ def test_all_that_is_wrong_is_listed_with_its_lines(rules: Path, capsys: pytest.
     rules.write_text("rules:\n  - rply: x\n  - reply: {content: x, delay: soon}\n")
     status, lines = check(capsys, "rules.yaml")
     assert status == 1
-    assert [line.split(": ")[0] for line in lines] == ["rules.yaml:2", "rules.yaml:2", "rules.yaml:3"]
+    assert [line.split(": ")[0] for line in lines] == ["rules.yaml:2", "rules.yaml:3"]
 
 
 def test_a_python_file_is_checked_too(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_a_request_may_come_by_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "Hello"}')))
     status, lines = check(capsys, "rules.yaml", "--request", "-", "--trajectory", "t1")
     assert (status, lines[0]) == (0, "1. greeting: answers")
-    assert json.loads("\n".join(lines[3:])) == {"content": "Good day, t1", "delay": 0.5, "template": True}
+    assert json.loads("\n".join(lines[3:])) == {"content": "Good day, t1", "delay": 0.5}
 
 
 def test_a_request_that_nothing_answers_says_why(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:

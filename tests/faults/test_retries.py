@@ -21,9 +21,7 @@ ATTEMPTS = {"legacy": 5, "standard": 3, "adaptive": 3}
 RETRIED = {"ThrottlingException", "InternalServiceError"}
 
 CASES = [
-    (operation, error)
-    for operation, model in load_service_model().operations.items()
-    for error in sorted(model.errors)
+    (operation, error) for operation, model in load_service_model().operations.items() for error in sorted(model.errors)
 ]
 
 

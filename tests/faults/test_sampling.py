@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulator.faults import Fault
+from emulator.faults import Fault, fault_of
 from emulator.faults.answers import BROKEN_ARGUMENTS, GARBAGE, UNKNOWN_TOOL
 from emulator.faults.kinds import KINDS
+from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.clients.aws import runtime_client
 from tests.clients.rollouts import Conversation, scripted_answer
 from tests.conftest import JOB_ARN
 from tests.faults.conftest import Rollout
+from tests.model_servers import ClientLeft, model_server
+from tests.model_servers import Exchange as ModelExchange
+from tests.rig import emulator_before
 from tests.stored import eventually
 
 WHOLE, STREAM = Conversation().request(), Conversation().request(stream=True)
@@ -73,19 +77,21 @@ FAILURES = [
     Suffered(Fault("error", error="InternalServiceError", when="after"), NEVER, "internal error", ("completed",)),
     Suffered(Fault("rate-limit"), "ThrottlingException", "Rate exceeded"),
     Suffered(Fault("quota"), "ServiceQuotaExceededException", "exceeds a quota"),
-    Suffered(Fault("expired-credentials"), "AccessDeniedException", "The security token included in the request is exp"),
+    Suffered(
+        Fault("expired-credentials"), "AccessDeniedException", "The security token included in the request is exp"
+    ),
     Suffered(Fault("drop"), "ConnectionClosedError", "closed before we received a valid response"),
     Suffered(Fault("drop", when="after"), "ConnectionClosedError", "closed before we received", ("completed",)),
     Suffered(Fault("drop", when="during"), "ConnectionClosedError", "closed before", ("completed",), of=("Sample",)),
     *(
         Suffered(
-            Fault("drop", when="during", **where),
+            fault_of({"kind": "drop", "when": "during", **where}),
             "ResponseStreamingError",
             "IncompleteRead",
             ("aborted",),
             of=("SampleWithResponseStream",),
         )
-        for where in ({}, {"after_events": 3}, {"after_bytes": 10})
+        for where in ({}, {"after_events": 3}, {"after_bytes": 10}, {"after_events": 0}, {"after_bytes": 0})
     ),
     Suffered(Fault("model-down"), NEVER, "Model server: Connection refused", ("failed",)),
     Suffered(Fault("model-timeout"), NEVER, "No answer from the model server within 0.2 s", ("failed",)),
@@ -135,6 +141,15 @@ def _once(fault: Fault) -> Fault:
     return Fault(**{**fault.document(), "times": 1})
 
 
+def test_no_fault_leaves_a_turn_behind_that_never_ends(emulator: Server, rollout: Rollout) -> None:
+    for suffered in FAILURES:
+        for operation in suffered.of:
+            rollout.faults.add(_once(suffered.fault))
+            with pytest.raises(Exception):  # noqa: B017, PT011 - the test above says which
+                ask(rollout.client, rollout, operation)
+    eventually(lambda: emulator.app.metrics.in_flight == 0, "the end of all turns")
+
+
 def test_every_kind_that_a_sample_can_suffer_is_tried_here() -> None:
     unbroken = {"latency", "truncate", "corrupt", "tool-call"}  # which have tests of their own
     assert {each.fault.kind for each in FAILURES} | unbroken == set(KINDS)
@@ -143,8 +158,8 @@ def test_every_kind_that_a_sample_can_suffer_is_tried_here() -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", ["rate-limit", "model-error"])
 def test_a_rate_limit_says_when_to_come_again(kind: str, operation: str, rollout: Rollout) -> None:
-    status = {"status": 429} if kind == "model-error" else {}
-    rollout.faults.add(Fault(kind, retry_after=2.5, times=1, **status))
+    status = 429 if kind == "model-error" else None
+    rollout.faults.add(Fault(kind, retry_after=2.5, times=1, status=status))
     with pytest.raises(ClientError) as refusal:
         ask(rollout.client, rollout, operation)
     assert refusal.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == "2.5"
@@ -209,7 +224,7 @@ def assert_stored_as_seen(rollout: Rollout, seen: bytes) -> None:
 
 @pytest.mark.parametrize("where", [{}, {"after_events": 2}, {"after_bytes": 700}], ids=str)
 def test_a_truncated_stream_ends_as_if_it_were_whole(where: dict[str, int], rollout: Rollout) -> None:
-    rollout.faults.add(Fault("truncate", **where))
+    rollout.faults.add(fault_of({"kind": "truncate", **where}))
     seen = ask(rollout.client, rollout, "SampleWithResponseStream")
     whole = right_answer("SampleWithResponseStream")
     assert whole.startswith(seen)
@@ -238,7 +253,8 @@ def test_a_corrupt_answer_is_no_json(operation: str, rollout: Rollout) -> None:
         json.loads(documents[-1 if operation == "Sample" else 1])
     if operation == "SampleWithResponseStream":
         assert documents[-1] == b"[DONE]"
-        assert json.loads(documents[0]) and json.loads(documents[2])
+        assert json.loads(documents[0])
+        assert json.loads(documents[2])
     assert_stored_as_seen(rollout, seen)
 
 
@@ -290,12 +306,54 @@ def test_a_sample_whose_answer_was_lost_is_there_and_the_retry_is_another_turn(r
 def test_a_stream_that_is_dropped_on_its_way_keeps_what_had_left(rollout: Rollout) -> None:
     rollout.faults.add(Fault("drop", when="during", after_events=2, times=1))
     body = rollout.client.sample_with_response_stream(**rollout.key, Body=STREAM)["Body"]
-    seen = b""
+    pieces: list[bytes] = []
     with pytest.raises(Exception, match="IncompleteRead"):
-        while piece := body.read(1):
-            seen += piece
+        pieces.extend(iter(lambda: body.read(1), b""))
+    seen = b"".join(pieces)
     assert seen.count(b"\n\n") == 2
     eventually(lambda: bool(rollout.turns()), "the turn")
     (turn,) = rollout.turns()
     assert turn.response.startswith(seen)
     assert right_answer("SampleWithResponseStream").startswith(turn.response)
+
+
+def test_a_cut_lets_go_of_the_real_model_servers_answer(database: Path) -> None:
+    async def endless(exchange: ModelExchange) -> None:
+        await exchange.head()
+        await exchange.chunks([b"data: {}\n\n"] * 3)
+        await exchange.until_client_left()
+        raise ClientLeft
+
+    with (
+        model_server(endless) as model,
+        emulator_before(model, database) as server,
+        runtime_client(server.url) as client,
+    ):
+        rollout = Rollout(server, client, {"JobArn": JOB_ARN, "TrajectoryId": "cut"})
+        rollout.faults.add(Fault("cut", after_events=2))
+        with pytest.raises(Exception, match="IncompleteRead"):
+            ask(client, rollout, "SampleWithResponseStream")
+        model.wait_until_left()
+        assert rollout.eventual_turns(1) == ["failed"]
+        assert rollout.turns()[0].response == b"data: {}\n\n" * 2
+
+
+def test_faults_in_place_of_the_model_do_not_ask_it(database: Path) -> None:
+    async def answer(exchange: ModelExchange) -> None:
+        await exchange.answer(b"{}")
+
+    with (
+        model_server(answer) as model,
+        emulator_before(model, database) as server,
+        runtime_client(server.url) as client,
+    ):
+        rollout = Rollout(server, client, {"JobArn": JOB_ARN, "TrajectoryId": "instead"})
+        for kind in ("model-down", "model-error", "model-timeout", "context-overflow"):
+            rollout.faults.add(Fault(kind, times=1))
+            with pytest.raises(ClientError):
+                ask(client, rollout, "Sample")
+        rollout.faults.add(Fault("tool-call", times=1))
+        ask(client, rollout, "Sample")
+        assert model.requests == []
+        assert ask(client, rollout, "Sample") == b"{}"
+        assert len(model.requests) == 1

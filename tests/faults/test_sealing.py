@@ -1,4 +1,4 @@
-"""Of each fault that sealing and rewarding can suffer: what boto3 sees, what is stored, and that a retry has one effect."""
+"""Of each fault that sealing and rewarding can suffer: what boto3 sees, what is stored, and one effect of a retry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from emulator.faults import Fault
 from emulator.faults.kinds import KINDS
 from tests.clients.aws import runtime_client
 from tests.clients.rollouts import Conversation
+from tests.conftest import JOB_ARN
 from tests.faults.conftest import Rollout
+from tests.raw_client import RawClient, check_error
 
 BODY = Conversation().request()
 
@@ -114,7 +116,7 @@ def test_boto3_retries_by_itself_with_a_token_of_its_own(
     assert rollout.stored().state == BEFORE_AND_AFTER[operation][1]
 
 
-def test_a_retry_after_a_lost_answer_with_a_new_token_is_a_conflict_and_changes_nothing(
+def test_a_retry_after_a_lost_answer_without_its_token_is_a_conflict_and_changes_nothing(
     operation: str, rollout: Rollout
 ) -> None:
     rollout.faults.add(Fault("drop", when="after", times=1))
@@ -122,7 +124,10 @@ def test_a_retry_after_a_lost_answer_with_a_new_token_is_a_conflict_and_changes_
     with pytest.raises(Exception, match="closed before we received a valid response"):
         call()
     with pytest.raises(rollout.client.exceptions.ConflictException, match="Cannot transition trajectory"):
-        call()
+        call()  # with another one
+    with RawClient(rollout.server.url, JOB_ARN) as client:
+        reply = client.complete(rollout.trajectory_id)
+    check_error(reply, 409, "ConflictException")
     assert rollout.stored().state == BEFORE_AND_AFTER[operation][1]
 
 
@@ -134,7 +139,7 @@ def test_who_does_not_wait_out_a_latency_may_ask_again(
     before, after = BEFORE_AND_AFTER[operation]
     with (
         runtime_client(rollout.server.url, read_timeout=1.0) as hasty,
-        pytest.raises(Exception, match="(?i)read timeout"),
+        pytest.raises(Exception, match=r"(?i)read timeout"),
     ):
         call_of(hasty, rollout, operation)(ClientToken=token_of(rollout))
     assert rollout.stored().state == (after if is_done else before)

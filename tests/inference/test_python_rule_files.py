@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.app import make_model_server
+from emulator.inference.chosen import make_model_server
 from emulator.inference.scripted import Request, Rules, ScriptedServer
 from emulator.inference.scripted.script_file import ScriptFile, load
 from emulator.inference.scripted.wrong_script import WrongScript
@@ -142,7 +142,7 @@ def test_a_file_that_changes_is_read_again_without_a_restart(tmp_path: Path, cap
     assert heard(server) == "old"
     written(tmp_path, "rules: [{reply: new}]", "rules.yaml")
     assert heard(server) == "new"
-    assert "has changed: 1 rules now" in caplog.text
+    assert "has changed: 1 rule" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["rules: [{rply: new}]", None], ids=["wrong", "gone"])
@@ -181,7 +181,7 @@ def test_the_model_may_be_a_rule_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_wrong_rule_file_is_refused_at_the_start(tmp_path: Path) -> None:
     path = written(tmp_path, "rules:\n  - rply: x\n  - reply: {delay: x}\n", "rules.yaml")
-    with pytest.raises(InvalidSetting, match=rf"model: {path}:2: .*did you mean 'reply'.*and 3 more: `job-runtime"):
+    with pytest.raises(InvalidSetting, match=rf"model: {path}:2: .*did you mean 'reply'.*and 2 more: `job-runtime"):
         make_model_server(Settings(model=f"scripted:{path}"))
 
 

@@ -279,6 +279,7 @@ def test_chance_in_a_template_repeats() -> None:
 
 def test_templates_are_replaced_wherever_there_is_text_and_keep_types_in_arguments() -> None:
     arguments = {"number": "{{ turn }}", "text": "turn {{ turn }}", "list": ["{{ [turn] }}", 1], "{{ turn }}": None}
+    arguments |= {"below": "{{ -turn }}", "trimmed": " {{- turn -}} ", "two": "{{ turn }}{{ turn }}"}
     reply = Reply(
         "{{ turn }}",
         [ToolCall("t{{ turn }}", arguments), ToolCall("raw", '{"turn": {{ turn }}}')],
@@ -288,7 +289,8 @@ def test_templates_are_replaced_wherever_there_is_text_and_keep_types_in_argumen
     (found,) = Rules([Rule(reply)]).replies(Request(ask()), 1)
     assert (found.content, found.reasoning) == ("1", "1")
     one, two = found.tool_calls
-    assert one == ToolCall("t1", {"number": 1, "text": "turn 1", "list": [[1], 1], "{{ turn }}": None})
+    more = {"below": -1, "trimmed": 1, "two": "11"}
+    assert one == ToolCall("t1", {"number": 1, "text": "turn 1", "list": [[1], 1], "{{ turn }}": None, **more})
     assert two.arguments == '{"turn": 1}'
     refused = Reply(error=Error(400, "turn {{ turn }}"), template=True)
     assert Rules([Rule(refused)]).replies(Request(ask()), 1)[0].error == Error(400, "turn 1")

@@ -17,7 +17,7 @@ from tests.inference.test_rules import CONVERSATION, ROLLOUT, chat
 from tests.inference.test_scripted import ask
 
 PATH = Path("rules.yaml")
-SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "script.schema.json").read_text())
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "script-1.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -86,7 +86,7 @@ def test_a_condition_fails(condition: str) -> None:
 
 def test_a_reply_may_be_all_that_a_reply_is() -> None:
     assert reply_of("yes") == Reply("yes")
-    assert reply_of("'{{ match is mapping }}'") == Reply("True", template=True)
+    assert reply_of("'{{ match is mapping }}'") == Reply("True")
     assert reply_of(
         """
         reasoning: Hm.
@@ -112,7 +112,6 @@ def test_a_reply_may_be_all_that_a_reply_is() -> None:
         Rhythm("word", 2, 1, 0.1),
         10,
         0,
-        template=True,
     )
     assert reply_of("error: 503").error == Error(503)
     assert reply_of(

@@ -84,6 +84,9 @@ WRONG: list[tuple[str, list[str]]] = [
     (R + "reply: {tool_calls: [{name: a, arguments: [1]}]}",
      ["2: rules[0].reply.tool_calls[0].arguments: has to be a map"]),
     (R + "reply: '{{ x'", ["2: rules[0].reply: template '{{ x': unexpected end of template"]),
+    (R + "reply: '{{ x | nothing }}'", ["2: rules[0].reply: template '{{ x | nothing }}': No filter named 'nothing'"]),
+    (R + "reply: '{{ " + "(" * 5000 + "'", ["2: rules[0].reply: template "]),
+    (R + "reply: '{{ " + "1" * 5000 + " }}'", ["2: rules[0].reply: template "]),
     (R + "reply: |\n      one\n      {% if %}", ["4: rules[0].reply: template "]),
     (R + "reply: {tool_calls: [{name: a, arguments: {b: ['{{']}}]}",
      ["2: rules[0].reply.tool_calls[0].arguments.b[0]: temp"]),
@@ -92,7 +95,7 @@ WRONG: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), WRONG, ids=[text for text, _ in WRONG])
+@pytest.mark.parametrize(("text", "expected"), WRONG, ids=[text[:60] for text, _ in WRONG])
 def test_what_is_wrong_is_told_with_its_line(text: str, expected: list[str]) -> None:
     (problem,) = problems_of(text)
     assert problem.startswith("rules.yaml:")
@@ -102,7 +105,7 @@ def test_what_is_wrong_is_told_with_its_line(text: str, expected: list[str]) -> 
 
 def test_all_that_is_wrong_is_told_at_once_in_the_order_of_lines() -> None:
     problems = problems_of(R + "rply: x\n    when: {last: '(', turn: x}\n  - reply: {delay: x}\nsed: 1")
-    assert [problem.split(":")[1] for problem in problems] == ["2", "2", "3", "3", "4", "4", "5"]
+    assert [problem.split(":")[1] for problem in problems] == ["2", "3", "3", "4", "4", "5"]
 
 
 def test_a_file_that_is_no_utf_8_is_refused() -> None:

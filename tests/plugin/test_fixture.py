@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emulator.testing import JobRuntime, MissingPackage
+
 pytest_plugins = ["pytester"]
 
 #: An agent that samples once, and a test module's imports.
@@ -125,6 +127,29 @@ def test_after():
     }
 
 
+def test_boto3_s_default_session_is_the_test_s_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+boto3.setup_default_session(aws_access_key_id="production", aws_secret_access_key="secret")
+production = boto3.DEFAULT_SESSION
+
+def test_lenient(job_runtime):
+    agent(job_runtime.new_rollout().metadata)
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "local"
+
+@pytest.mark.job_runtime(auth="strict", key_pairs=["AKIDEXAMPLE:secret"])
+def test_strict(job_runtime):
+    agent(job_runtime.new_rollout().metadata)
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "AKIDEXAMPLE"
+
+def test_after():
+    assert boto3.DEFAULT_SESSION is production
+"""
+    )
+    assert outcomes(pytester) == {"passed": 3}
+
+
 def test_proxies_do_not_stand_between_an_agent_and_the_emulator(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,3 +245,11 @@ def test_a_suite_that_does_not_use_it_imports_nothing_for_it(tmp_path: Path) -> 
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+def test_without_boto3_the_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with JobRuntime() as runtime:
+        runtime.new_rollout()
+        with pytest.raises(MissingPackage, match="boto3 is not installed: pip install boto3"):
+            runtime.client  # noqa: B018

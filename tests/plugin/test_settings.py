@@ -182,7 +182,7 @@ def test_it(job_runtime):
     )
     result = run(pytester)
     assert result.parseoutcomes() == {"errors": 1}
-    result.stdout.fnmatch_lines(["*precious.db holds trajectories, and tests would clear it*"])
+    result.stdout.fnmatch_lines(["*precious.db holds trajectories, which tests would clear*"])
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT count(*) FROM trajectories").fetchone() == (1,)
     connection.close()

@@ -105,6 +105,12 @@ class CassetteServer:
         health = await self._model_server.health()
         return Health(health.ready, f"recording to {self._path}: {health.detail}")
 
+    def reset(self) -> None:
+        """Begin the cassette anew: who was given what is forgotten, what was recorded stays."""
+        self._tape.rewind()
+        if self._model_server is not None:
+            self._model_server.reset()
+
     async def aclose(self) -> None:
         """End the model server, put what was recorded in order, and say in the log what the cassette was good for."""
         try:

@@ -146,6 +146,12 @@ class Tape:
                 given.remove(claim.take)
             self._lent[claim.take] = max(0, self._lent[claim.take] - 1)
 
+    def rewind(self) -> None:
+        """Forget who was given what: every recorded answer is there to be given again."""
+        self._memories.clear()
+        self._played.clear()
+        self._lent.clear()
+
     def _memory(self, asker: Asker | None) -> _Memory:
         memory = self._memories.get(asker)
         if memory is None:

@@ -144,6 +144,11 @@ def _write_text(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
+def _write_list(dumper: Any, entries: list[Any]) -> Any:
+    are_numbers = all(isinstance(entry, int | float) for entry in entries)  # token ids, say
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", entries, flow_style=are_numbers)
+
+
 def _write_one_line(dumper: Any, entries: _OneLine) -> Any:
     return dumper.represent_mapping("tag:yaml.org,2002:map", entries.items(), flow_style=True)
 
@@ -158,4 +163,5 @@ def _write_quoted(dumper: Any, text: _Quoted) -> Any:
 
 
 _Dumper.add_representer(_Quoted, _write_quoted)
+_Dumper.add_representer(list, _write_list)
 _Dumper.add_representer(_OneLine, _write_one_line)

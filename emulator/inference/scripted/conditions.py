@@ -34,7 +34,8 @@ class Condition:
 
     def reason(self, request: Request) -> str:
         """Why it failed."""
-        text = repr(self.found(request))
+        found = self.found(request)
+        text = repr(found[: _SHOWN + 1] if isinstance(found, str) else found)  # a message may be long
         text = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
         return f"{self.name}: wanted {self.wanted}, found {text}"
 

@@ -31,6 +31,10 @@ class Request:
         instance: str | None = None,
     ) -> None:
         self.body = body  #: the request's JSON; of a text completion, with this `prompt` alone
+        messages: Sequence[Mapping[str, Any]] = body.get("messages") or ()
+        self.messages = messages  #: the conversation; nothing for a text completion
+        #: the text of the last message, or the prompt
+        self.last: str = text_of(messages[-1].get("content")) if messages else body.get("prompt") or ""
         self.choice = choice  #: which of the `n` answers is asked for, from 0
         self.job = job  #: the job's ARN
         self.trajectory = trajectory  #: the trajectory's id
@@ -50,20 +54,9 @@ class Request:
         return other
 
     @cached_property
-    def messages(self) -> Sequence[Mapping[str, Any]]:
-        """The conversation; nothing for a text completion."""
-        messages: Sequence[Mapping[str, Any]] | None = self.body.get("messages")
-        return messages or ()
-
-    @cached_property
     def turn(self) -> int:
         """1 and how often the assistant spoke in the conversation: a retry is of the same turn."""
         return 1 + sum(1 for message in self.messages if message["role"] == "assistant")
-
-    @cached_property
-    def last(self) -> str:
-        """The text of the last message, or the prompt."""
-        return text_of(self.messages[-1].get("content")) if self.messages else self.body.get("prompt") or ""
 
     @cached_property
     def last_user(self) -> str | None:

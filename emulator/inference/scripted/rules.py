@@ -173,6 +173,11 @@ class Rules:
         return len(self._rules)
 
     @property
+    def count_text(self) -> str:
+        """How many rules there are."""
+        return f"{len(self)} rule{'' if len(self) == 1 else 's'}"
+
+    @property
     def default_text(self) -> str:
         """What becomes of a request that no rule answers."""
         if self.default is None:

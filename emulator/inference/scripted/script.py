@@ -40,7 +40,8 @@ def choose(asked: Request) -> Reply:
 
 
 def _default_answer(asked: Request) -> str:
-    said = asked.last if asked.last_user is None else asked.last_user
+    user = asked.last_user
+    said = asked.last if user is None else user
     if len(said) > _QUOTED:
         said = said[:_QUOTED] + "…"
     where = f"turn {asked.turn}" if asked.choice == 0 else f"turn {asked.turn}, choice {asked.choice + 1}"

@@ -47,7 +47,7 @@ class ScriptFile:
     def describe(self) -> str:
         """What it is, and what is wrong with it, in a few words."""
         rules = self.rules()
-        said = f"{len(rules)} rules of {self.path}"
+        said = f"{rules.count_text} of {self.path}"
         return said if self.problem is None else f"{said} AS IT WAS: it has changed, and is wrong: {self.problem}"
 
     def place(self, error: BaseException) -> str:
@@ -71,4 +71,4 @@ class ScriptFile:
             log.error("the rules have changed and are wrong; the old ones still answer: %s", "\n".join(error.lines))
         else:
             self.problem = None
-            log.warning("%s has changed: %d rules now", self.path, len(self._rules))
+            log.warning("%s has changed: %s", self.path, self._rules.count_text)

@@ -48,11 +48,18 @@ class ScriptedServer:
     def __init__(self, rules: Rules | ScriptFile | None = None) -> None:
         self._file = None if rules is None or isinstance(rules, Rules) else rules
         self._rules = rules if isinstance(rules, Rules) else Rules()
+        self._instead: Rules | None = None
 
     @property
     def rules(self) -> Rules:
         """The rules that answer now."""
+        if self._instead is not None:
+            return self._instead
         return self._rules if self._file is None else self._file.rules()
+
+    def answer_by(self, rules: Rules | None) -> None:
+        """Have other rules answer, those of a test say; None: its own again."""
+        self._instead = rules
 
     async def start(self) -> None:
         """Nothing to begin."""
@@ -121,13 +128,13 @@ class _Answer:
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._first:
-            await asyncio.sleep(self._first)
+        wait = self._first
         for piece in self._body:
+            await asyncio.sleep(wait)  # if only to let others have their turn, and notice a client that leaves
             if self._closed:
                 return
             yield piece
-            await asyncio.sleep(self._pause)  # if only to let others have their turn, and notice a client that leaves
+            wait = self._pause
         if self._broken:
             raise BrokenAnswer("the script broke the answer off")
 

@@ -7,6 +7,7 @@ often the rule answered in this trajectory before) and `random`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 _SIGNS = ("{{", "{%", "{#")
+
+
+#: A text that is a single `{{ … }}`, with or without Jinja's signs for white space.
+_EXPRESSION = re.compile(r"\s*\{\{[-+]?((?:(?!\{\{|\}\}|\{%|\{#).)*?)[-+]?\}\}\s*", re.DOTALL)
+
+#: What a template of somebody else's may raise.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 class BadTemplate(ValueError):
@@ -58,6 +66,7 @@ def rendered(reply: Reply, request: Request) -> Reply:
         reasoning=optional(reply.reasoning),
         tool_calls=calls or (),
         error=error and _rendered_error(error, names),
+        template=False,
     )
 
 
@@ -76,10 +85,8 @@ def _rendered(value: Any, names: Mapping[str, Any]) -> Any:
 
 def _of_any_type(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, str):
-        expression = value.strip()
-        if expression.startswith("{{") and expression.endswith("}}") and expression.count("{{") == 1:
-            return _evaluate(expression[2:-2].strip("-+ "), names)
-        return _render(value, names)
+        expression = _EXPRESSION.fullmatch(value)
+        return _render(value, names) if expression is None else _evaluate(expression[1], names)
     if isinstance(value, Sequence):
         return [_of_any_type(item, names) for item in value]
     return _rendered(value, names)
@@ -113,7 +120,9 @@ def _render(text: str, names: Mapping[str, Any]) -> str:
 
     try:
         return _compiled(text).render(names)
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except BadTemplate:
+        raise
+    except (TemplateError, *_FAILURES) as error:
         raise BadTemplate(f"template {_short(text)}: {error}") from None
 
 
@@ -123,7 +132,9 @@ def _evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     try:
         value = _compiled_expression(expression)(**names)
         return str(value) if isinstance(value, Undefined) else value  # str raises
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except BadTemplate:
+        raise
+    except (TemplateError, *_FAILURES) as error:
         raise BadTemplate(f"template {{{{ {_short(expression)} }}}}: {error}") from None
 
 
@@ -151,6 +162,8 @@ def _compiled(text: str) -> Template:
         return _environment().from_string(text)
     except TemplateSyntaxError as error:
         raise BadTemplate(f"template {_short(text)}: {error.message}", error.lineno) from None
+    except _FAILURES as error:
+        raise BadTemplate(f"template {_short(text)}: {type(error).__name__}: {error}") from None
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""The vocabulary of rule files in YAML (docs/script.md; docs/script.schema.json says the same to editors)."""
+"""The vocabulary of rule files in YAML (docs/script.md; docs/schemas/script-1.json says the same to editors)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def parse(source: bytes, path: Path) -> Rules:
         root = read(source)
     except NoYAML as error:
         raise WrongScript(path, [error.problem]) from None
-    script = _Script()
-    rules = script.rules(root)
-    if rules is None or script.problems:
-        raise WrongScript(path, script.problems)
+    vocabulary = Vocabulary()
+    rules = vocabulary.rules(root)
+    if rules is None:
+        raise WrongScript(path, vocabulary.problems)
     return rules
 
 
-class _Script(Reader):
+class Vocabulary(Reader):
     """Reads one file."""
 
     def rules(self, root: Node) -> Rules | None:
@@ -150,6 +150,8 @@ class _Script(Reader):
         if not isinstance(node.value, dict):
             return None
         ways = [way for way in _WAYS if way in node.value]
+        if not ways and node.value.keys() - self.rule_members.keys():
+            return None  # a misspelt one, which was told
         if len(ways) != 1:
             has = " and ".join(map(repr, ways)) or "none"
             self.wrong(node, where, f"a rule needs one of 'reply', 'replies' and 'one_of'; this one has {has}")
@@ -188,7 +190,7 @@ class _Script(Reader):
         says = {"content", "tool_calls", "reasoning", "error"} & found.keys()
         if is_builtin and says:
             self.wrong(node, where, f"what is 'builtin' cannot have {', '.join(map(repr, sorted(says)))}")
-        elif not is_builtin and not says:
+        elif not is_builtin and not says and node.value.keys() <= known.keys():
             self.wrong(node, where, "a reply needs 'content', 'tool_calls', 'reasoning', 'error' or 'builtin'")
         if found.get("template", True):
             found["template"] = _has_template(found)
