@@ -20,10 +20,9 @@ from emulator.testing import running_server
 from emulator.trajectory import Status
 from tests.clients.environments import program
 from tests.contract.conftest import vllm_settings, wait_until_ready
-from tests.examples.agents import ROOT, SERVERS
+from tests.examples.agents import ROOT, SERVERS, example_variables
 from tests.examples.driving import Run, drive
 from tests.examples.recomputing import recomputed
-from tests.export.test_readers import offline
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
@@ -188,6 +187,12 @@ def test_trl_trains_a_step_on_each_export_of_the_run(name: str, recording: Recor
     assert all(any(token for token in sequence) for sequence in report["tokens"])
     assert report["dpo"]["chosen_ids"] != report["dpo"]["rejected_ids"]
     assert all(row["answer"] for row in report["grpo"])
+
+
+def offline(folder: Path) -> dict[str, str]:
+    """The variables of a program that looks nothing up, and keeps what it caches in a folder of the test."""
+    switches = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
+    return example_variables() | switches | {"HF_HOME": str(folder / "home")}
 
 
 def run_size(run: Run) -> int:
