@@ -8,9 +8,9 @@ ModelServerError
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class ModelServerError(Exception):
@@ -74,6 +74,37 @@ class ModelAnswer(Protocol):
 
         May be called more than once; never raises.
         """
+
+
+#: Takes a piece of a body; whether the next one may follow at once, or only when a `Ready` has returned.
+Take = Callable[[bytes], bool]
+
+#: Returns when the next piece may follow.
+Ready = Callable[[], Awaitable[None]]
+
+
+@runtime_checkable
+class PushedAnswer(ModelAnswer, Protocol):
+    """An answer that can do without a task that wakes for each piece."""
+
+    async def hand_over(self, take: Take, ready: Ready) -> None:
+        """Have `take` called with each piece as it arrives; returns when the body has ended.
+
+        Raises what iteration raises, and what `take` raises.
+        """
+
+
+async def hand_over(answer: ModelAnswer, take: Take, ready: Ready) -> None:
+    """Have `take` called with each piece of an answer's body, the way that costs least.
+
+    Raises ModelServerTimeout or BrokenAnswer, and what `take` raises.
+    """
+    if isinstance(answer, PushedAnswer):
+        await answer.hand_over(take, ready)
+        return
+    async for piece in answer:
+        if not take(piece):
+            await ready()
 
 
 @dataclass(frozen=True, slots=True)
