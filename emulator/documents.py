@@ -26,6 +26,7 @@ def trajectory_summary(record: TrajectoryRecord) -> dict[str, Any]:
     return {
         "job_arn": record.job_arn,
         "trajectory_id": record.trajectory_id,
+        "group": record.group,
         "status": record.status.value,
         "completion": None if record.completion is None else record.completion.value,
         "eligible": record.eligible,
@@ -46,6 +47,7 @@ def trajectory_document(record: TrajectoryRecord, turns: Sequence[TurnRecord]) -
     documents = [turn_document(turn, completion) for turn, completion in zip(turns, read, strict=True)]
     document = trajectory_summary(record)
     del document["turns"]  # their place is the end
+    document["instance"] = None if record.instance is None else json.loads(record.instance)
     return document | {"usage": total_usage(turns, read), "turns": documents}
 
 

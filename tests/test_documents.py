@@ -72,6 +72,7 @@ def test_a_summary_counts_the_turns_and_decodes_none() -> None:
     assert trajectory_summary(a_trajectory(turns=3)) == {
         "job_arn": "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/arithmetic",
         "trajectory_id": "t-1",
+        "group": None,
         "status": "reward-received",
         "completion": "ready",
         "eligible": True,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -19,6 +17,7 @@ from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.captured import ask, roll_out
+from tests.managed import assert_error, ids, listed, trajectory_url, turn_url
 from tests.model_servers import Exchange, model_server
 
 SECRET = "a-very-secret-key"
@@ -29,32 +28,6 @@ def idle_server() -> Iterator[Server]:
     """A server for requests that are refused: it stays empty, whoever asks."""
     with running_server() as server:
         yield server
-
-
-def trajectory_url(server: Server, job_arn: str, trajectory_id: str) -> str:
-    return f"{server.url}/_emulator/trajectories/{job_arn}/{quote(trajectory_id, safe='')}"
-
-
-def turn_url(server: Server, job_arn: str, trajectory_id: str, number: int, side: str) -> str:
-    return f"{server.url}/_emulator/turns/{job_arn}/{quote(trajectory_id, safe='')}/{number}/{side}"
-
-
-def listed(server: Server, **parameters: object) -> dict[str, Any]:
-    answer = httpx2.get(f"{server.url}/_emulator/trajectories", params={k: str(v) for k, v in parameters.items()})
-    assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
-
-
-def ids(page: dict[str, Any]) -> list[str]:
-    return [each["trajectory_id"] for each in page["trajectories"]]
-
-
-def assert_error(answer: httpx2.Response, status: int, name: str) -> str:
-    assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (status, name), answer.text
-    assert answer.headers["x-amzn-requestid"]
-    message: str = answer.json()["Message"]
-    return message
 
 
 def test_health_says_that_the_model_server_is_ready(server: Server) -> None:
@@ -287,53 +260,6 @@ def test_reset_forgets_everything(server: Server, job_arn: str) -> None:
     assert listed(server) == {"trajectories": [], "next": None}
     roll_out(server.url, job_arn, "t-1")  # the same id begins anew
     assert listed(server)["trajectories"][0]["turns"] == 2
-
-
-@contextmanager
-def strict_server() -> Iterator[Server]:
-    settings = Settings(port=0, durability="memory", jobs="strict", trajectories="dispatched")
-    with running_server(settings) as server:
-        yield server
-
-
-def test_registered_jobs_and_trajectories_are_accepted_others_are_not(job_arn: str) -> None:
-    rollout = {"job_arn": job_arn, "trajectory_id": "日本/1"}
-    with strict_server() as server:
-        unknown = httpx2.post(f"{server.url}/_emulator/trajectories", json=rollout)
-        assert assert_error(unknown, 400, "ValidationException") == "Could not find job"
-        for _ in range(2):  # again: no difference
-            assert httpx2.post(f"{server.url}/_emulator/jobs", json={"job_arn": job_arn}).json() == {}
-            assert httpx2.post(f"{server.url}/_emulator/trajectories", json=rollout).json() == {}
-        ask(server.url, job_arn, "日本/1", [{"role": "user", "content": "Hello"}])
-        assert ids(listed(server)) == ["日本/1"]
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "name"),
-    [
-        ("jobs", b"{}", "ValidationException"),
-        ("jobs", b"", "ValidationException"),
-        ("jobs", b'{"job_arn": "arithmetic"}', "ValidationException"),
-        ("jobs", b'{"job_arn": 1}', "SerializationException"),
-        ("jobs", b"[]", "SerializationException"),
-        ("jobs", b"{", "SerializationException"),
-        ("trajectories", b'{"job_arn": "ARN"}', "ValidationException"),
-        ("trajectories", b'{"job_arn": "ARN", "trajectory_id": ""}', "ValidationException"),
-        ("trajectories", b'{"job_arn": "ARN", "trajectory_id": "a\\nb"}', "ValidationException"),
-        ("trajectories", b'{"job_arn": "ARN", "trajectory_id": "\\ud800"}', "SerializationException"),
-        ("trajectories", json.dumps({"job_arn": "ARN", "trajectory_id": "x" * 257}).encode(), "ValidationException"),
-    ],
-)
-def test_what_cannot_be_is_not_registered(idle_server: Server, job_arn: str, path: str, body: bytes, name: str) -> None:
-    answer = httpx2.post(f"{idle_server.url}/_emulator/{path}", content=body.replace(b"ARN", job_arn.encode()))
-    assert_error(answer, 400, name)
-    assert listed(idle_server)["trajectories"] == []
-
-
-def test_a_body_that_is_too_large_is_refused(job_arn: str) -> None:
-    with running_server(Settings(port=0, durability="memory", max_request_bytes=100)) as server:
-        answer = httpx2.post(f"{server.url}/_emulator/jobs", json={"job_arn": job_arn, "more": "x" * 100})
-        assert_error(answer, 400, "ValidationException")
 
 
 #: Of each route with GET, one.

@@ -34,7 +34,8 @@ class ModelRequest:
     """One request to a model server.
 
     `path` is the OpenAI-style path (`/v1/chat/completions`, `/v1/completions`, `/v1/models`); `body` travels as it is.
-    `header_lines` are those that are its own: of its rollout, and of its trace.
+    `header_lines` are those that are its own: of its rollout, and of its trace. What follows them is not sent: it tells
+    an embedded model server whom it answers.
     """
 
     path: str
@@ -42,6 +43,10 @@ class ModelRequest:
     method: str = "POST"
     content_type: str = "application/json"
     header_lines: bytes = b""
+    job_arn: str = ""
+    trajectory_id: str = ""
+    turn: int = 0  #: the turn's number
+    instance: str | None = None  #: the row of the dataset that the rollout is about, in JSON
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

@@ -75,7 +75,15 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     lines = rollout_line(job_arn, trajectory_id)
     if (trace := call.ask("POST", path)) is not None:
         lines += header_lines(trace)
-    request = ModelRequest(path, body, header_lines=lines)
+    request = ModelRequest(
+        path,
+        body,
+        header_lines=lines,
+        job_arn=job_arn,
+        trajectory_id=trajectory_id,
+        turn=number,
+        instance=trajectory.instance,
+    )
     capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture

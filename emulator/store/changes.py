@@ -37,6 +37,7 @@ class OpenTrajectory:
     key: Key
     status: Status
     next_number: int
+    instance: str | None = None  #: the dataset's row, in JSON
 
     def take_number(self) -> int:
         """The number of the turn that arrives now."""
@@ -59,6 +60,7 @@ _FIND_WITH_NUMBER = Statement(
         select(func.coalesce(func.max(turns.c.number) + 1, 0))
         .where(turns.c.trajectory == trajectories.c.id)
         .scalar_subquery(),
+        trajectories.c.instance,
     ).where(*_key)
 )
 
@@ -74,11 +76,25 @@ _CREATE = Statement(
     f"{UNLESS_THERE} RETURNING id",
 )
 
+_REGISTER = Statement(
+    insert(trajectories)
+    .inline()
+    .values(
+        job_arn=bindparam("job_arn"),
+        trajectory_id=bindparam("trajectory_id"),
+        group_id=bindparam("group"),
+        instance=bindparam("instance"),
+        status=Status.OPEN.value,
+        created_at=bindparam("now"),
+    ),
+    UNLESS_THERE,
+)
+
 _TAKE_NUMBER = Statement(
     update(trajectories)
     .where(*_key, trajectories.c.status == Status.OPEN.value)
     .values(next_number=trajectories.c.next_number + 1)
-    .returning(trajectories.c.id, trajectories.c.next_number - 1)
+    .returning(trajectories.c.id, trajectories.c.next_number - 1, trajectories.c.instance)
 )
 
 _COUNT_COMPLETED = Statement(
@@ -119,7 +135,7 @@ def open_trajectory(
         _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
         if (created := transaction.row(_CREATE, **key, now=now)) is not None:
             return OpenTrajectory(created[0], (job_arn, trajectory_id), Status.OPEN, 0)
-    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2])
+    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status(row[1]), row[2], row[3])
 
 
 def take_number(
@@ -139,12 +155,32 @@ def take_number(
         else:
             _check_may_create(transaction, job_arn, trajectory_id, may_create=may_create, any_job=any_job)
             transaction.run(_CREATE, **key, now=now)
-    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1), row[1]
+    return OpenTrajectory(row[0], (job_arn, trajectory_id), Status.OPEN, row[1] + 1, row[2]), row[1]
 
 
 def register_job(transaction: Transaction, *, job_arn: str, now: int) -> None:
     """Make a job known. Registering it again changes nothing."""
     transaction.run(_REGISTER_JOB, job_arn=job_arn, now=now)
+
+
+def register_trajectory(
+    transaction: Transaction,
+    *,
+    job_arn: str,
+    trajectory_id: str,
+    group: str | None,
+    instance: str | None,
+    any_job: bool,
+    now: int,
+) -> None:
+    """Create a trajectory before its first Sample. One that is there stays as it is.
+
+    Raises UnknownJob.
+    """
+    if not any_job:
+        _require_job(transaction, job_arn)
+    key = {"job_arn": job_arn, "trajectory_id": trajectory_id}
+    transaction.run(_REGISTER, **key, group=group, instance=instance, now=now)
 
 
 def complete_rollout(

@@ -28,6 +28,8 @@ class TrajectoryRecord:
     completed_at: int | None
     rewarded_at: int | None
     turns: int  #: the completed ones
+    group: str | None = None  #: what rollouts of one prompt share, if they were dispatched
+    instance: str | None = None  #: the dataset's row, in JSON
 
     @property
     def eligible(self) -> bool:
@@ -186,6 +188,8 @@ def _trajectory(row: Row[Any], completed_turns: int) -> TrajectoryRecord:
         completed_at=row.completed_at,
         rewarded_at=row.rewarded_at,
         turns=completed_turns,
+        group=row.group_id,
+        instance=row.instance,
     )
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0003"
+REVISION = "0004"
 
 metadata = MetaData()
 
@@ -52,6 +52,9 @@ trajectories = Table(
     Column("rewarded_at", BigInteger),
     # Given out by the database where several processes write to it; one process alone counts by itself.
     Column("next_number", Integer, nullable=False, server_default="0"),
+    # Of a rollout that was dispatched:
+    Column("group_id", Text),  # which rollouts are of the same prompt
+    Column("instance", Text),  # the dataset's row, in JSON
     UniqueConstraint("job_arn", "trajectory_id", name="one_trajectory_a_key"),
     CheckConstraint(
         # A condition on NULL is neither true nor false, and a check that is not false holds: hence `IS NOT NULL`.

@@ -141,13 +141,24 @@ class Store:
         """Make a job known. Raises StoreError."""
         await self._change((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
 
-    async def register_trajectory(self, job_arn: str, trajectory_id: str) -> None:
+    async def register_trajectory(
+        self, job_arn: str, trajectory_id: str, *, group: str | None = None, instance: str | None = None
+    ) -> None:
         """Create a trajectory before its first Sample, as a dispatcher does. Again: changes nothing.
 
+        `group`: what it shares with the other rollouts of its prompt; `instance`: the dataset's row, in JSON.
         Raises UnknownJob, StoreError.
         """
-        key = (job_arn, trajectory_id)
-        await self._change(key, changes.open_trajectory, **{**self._creating(key), "may_create": True})
+        await self._change(
+            (job_arn, trajectory_id),
+            changes.register_trajectory,
+            job_arn=job_arn,
+            trajectory_id=trajectory_id,
+            group=group,
+            instance=instance,
+            any_job=self._any_job,
+            now=now(),
+        )
 
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
