@@ -17,6 +17,8 @@ REFUSED = 2
 COMMANDS = {
     "serve": "run the emulator",
     "trajectories": "look at what was captured: list, show, export",
+    "script": "check the rules of the scripted model",
+    "cassette": "look at recorded answers: show, check",
     "db": "look after the database: upgrade, backup, check, copy",
 }
 

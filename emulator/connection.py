@@ -80,6 +80,10 @@ class Cycle(RequestResponseCycle):
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
 
+    def drop(self) -> None:
+        """Hang up, whatever is under way."""
+        self.transport.abort()
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
         self.connection.gone = gone

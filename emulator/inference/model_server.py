@@ -136,5 +136,8 @@ class ModelServer(Protocol):
     async def health(self) -> Health:
         """Ask whether it can answer now. Quick; never raises."""
 
+    def reset(self) -> None:
+        """Forget what it remembers of the rollouts that it answered, if anything."""
+
     async def aclose(self) -> None:
         """End whatever `start` began: connections, child processes. Answers still on their way break."""

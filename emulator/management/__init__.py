@@ -14,10 +14,14 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from emulator import __version__
 from emulator.calls import current_call
+from emulator.conduct import Conduct
+from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
 from emulator.management.captured import list_trajectories, show_trajectory, turn_bytes
 from emulator.management.emulator import Emulator, json_answer
+from emulator.management.faults import add_faults, clear_faults, list_faults
 from emulator.management.registering import register_job, register_trajectory
+from emulator.management.verdict import show_verdict
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
 from emulator.protocol.endpoint import ClientGone, error_answer
@@ -31,15 +35,21 @@ from emulator.visitors import refuse_strangers
 log = logging.getLogger(__name__)
 
 
-def routes(store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics) -> list[BaseRoute]:
+def routes(
+    store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics, faults: Faults, conduct: Conduct
+) -> list[BaseRoute]:
     """`/metrics`, and the routes below `/_emulator`."""
-    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics))
+    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics), faults, conduct)
     table = (
         ("GET", "/health", _health),
         ("GET", "/info", _info),
         ("GET", "/trajectories", list_trajectories),
         ("GET", "/trajectories/{which:path}", show_trajectory),
         ("GET", "/turns/{which:path}", turn_bytes),
+        ("POST", "/faults", add_faults),
+        ("GET", "/faults", list_faults),
+        ("DELETE", "/faults", clear_faults),
+        ("GET", "/verdict", show_verdict),
         ("POST", "/reset", _reset),
         ("POST", "/jobs", register_job),
         ("POST", "/trajectories", register_trajectory),
@@ -111,7 +121,7 @@ async def _info(emulator: Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    shown |= {"model": settings.shown_model, "database": settings.shown_database}
+    shown |= {"model": settings.shown_model, "record": settings.shown_record, "database": settings.shown_database}
     return json_answer(
         {
             "version": __version__,
@@ -128,4 +138,7 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
+    emulator.model_server.reset()
+    emulator.faults.restore()
+    emulator.conduct.clear()
     return Answer()

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
 
+#: Has a call suffer faults: the operation's name, its handler, the ASGI scope, the handler's arguments.
+Interfere = Callable[[str, Handler, Scope, Mapping[str, Any]], Awaitable[Answer | StreamAnswer]]
+
 #: Checks who calls; raises AccessDeniedException. Takes the ASGI scope and the whole body.
 Authenticate = Callable[[Scope, bytes], None]
 
@@ -60,6 +63,9 @@ class Exchange(Client, Protocol):
     def write(self, piece: bytes) -> bool:
         """Write a piece of a stream that `send` has begun."""
 
+    def drop(self) -> None:
+        """Hang up, whatever is under way; `watch` hears of it as of a client that went away."""
+
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
 
@@ -73,6 +79,8 @@ class Endpoint:
 
     `operation` None: nothing is decoded, the handler takes no arguments (GET /v1/models).
     """
+
+    interfere: Interfere | None = None  #: set while calls are to suffer faults, from any thread
 
     def __init__(
         self,
@@ -104,6 +112,8 @@ class Endpoint:
             answer = await self._answer(call, scope, receive)
             if not 200 <= answer.status < 300:
                 call.code = MODEL_ERROR
+                if isinstance(answer, Answer):
+                    call.retry_after = dict(answer.headers).get(b"retry-after", b"").decode("latin-1") or None
         except ClientGone:
             call.code = CLIENT_GONE
             self._calls.end(call, scope)
@@ -131,6 +141,7 @@ class Endpoint:
         refuse_other_sites(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)
         call.received_at = perf_counter()
+        call.body = body
         self._authenticate(scope, body)
         if self._operation is None:
             arguments = {}
@@ -138,7 +149,12 @@ class Endpoint:
             arguments = decode(self._operation, headers, body)
             call.job_arn, call.trajectory_id = arguments["job_arn"], arguments["trajectory_id"]
         self._authorize(arguments)
-        answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
+        interfere = self.interfere
+        if interfere is None:
+            work = self._handler(**arguments)
+        else:
+            work = interfere(self._name, self._handler, scope, arguments)
+        answer: Answer | StreamAnswer = await _while_connected(work, scope)
         return answer
 
     async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
@@ -202,7 +218,8 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
 
 def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:
     """An error as the answer to a call."""
-    call.code, call.problem = error.code, error.message
+    call.code, call.problem, call.retry_after = error.code, error.message, error.retry_after
+    call.reason = None if error.__cause__ is None else type(error.__cause__).__name__
     return error_answer(error, body)
 
 

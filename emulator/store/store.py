@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
@@ -82,6 +82,10 @@ class Store:
         if self._readers is not None:
             await self._readers.dispose()
         self._database.close()
+
+    def read_engine(self) -> Engine:
+        """An engine that reads from any thread, where `read` wants the event loop's."""
+        return self._database.read_engine()
 
     async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
         """The trajectory and the number of a turn that arrives now.

@@ -47,6 +47,9 @@ class Faulty:
     async def health(self) -> Health:
         return Health(True, "ready")
 
+    def reset(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 
