@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from emulator.calls import Calls
+from emulator.conduct import Conduct
 from emulator.operations import CONTROL_OPERATIONS, Control
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
@@ -42,7 +43,7 @@ class ControlPlane:
     ) -> None:
         """`url`: where this server is reached."""
         self._store = store
-        self._make_services = partial(_services, settings, store, url)
+        self._make_services = partial(_services, settings, store, calls.conduct, url)
         self._jobs: Jobs | None = None
         control = Control(store, self, settings.region, settings.own_account, settings.limits == "aws")
         #: By what `X-Amz-Target` says.
@@ -90,7 +91,7 @@ async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]
     return aws_json.answer(name, await function(**members))
 
 
-def _services(settings: Settings, store: Store, url: str) -> Services:
+def _services(settings: Settings, store: Store, conduct: Conduct, url: str) -> Services:
     from emulator.trainer.jobs.aws import AWS
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.jobs.untracked import Untracked
@@ -99,7 +100,7 @@ def _services(settings: Settings, store: Store, url: str) -> Services:
     key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
     return Services(
         store=store,
-        runtime=LocalRuntime(store, endpoint=url, region=settings.region),
+        runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=AWS(url, settings.region, (key_id, secret)),
         tracker=Untracked(),
         find_agent=partial(_find_agent, settings, url),
@@ -123,8 +124,8 @@ def _find_agent(settings: Settings, url: str, arn: str, timeout: float) -> Agent
 
 
 async def _export(store: Store, job_arn: str) -> bytes:
-    from emulator.export import Plan, Selection, Tally, export
+    from emulator.export import Plan, Tally, export
     from emulator.store.queries import TrajectoryFilter
 
-    plan = Plan(Selection(TrajectoryFilter(job_arn)))
+    plan = Plan(TrajectoryFilter(job_arn))
     return await store.read(lambda connection: b"".join(export(connection, plan, Tally())))

@@ -50,11 +50,12 @@ class Tally:
     trajectories: int = 0
     rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)  #: trajectories or groups without a row, by the reason
+    stopped: bool = False  #: set where nobody wants the rest any more
 
     def __str__(self) -> str:
         """In a few words."""
         left_out = "".join(f"; left out: {count} × {reason}" for reason, count in self.left_out.most_common())
-        return f"{self.rows} rows of {self.trajectories} trajectories{left_out}"
+        return f"{self.trajectories} trajectories, {self.rows} rows{left_out}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,11 @@ def rollouts(connection: Connection, selection: Selection, companions: Companion
         if companions == "selected":
             groups = {key: list(filter(selection.holds, records)) for key, records in groups.items()}
         for record in filter(selection.holds, page):
+            if tally.stopped:
+                return
             group = groups.get((record.job_arn, record.group), []) if record.group is not None else []
             tally.trajectories += 1
             yield Rollout(record, group, tally, connection)
-        connection.rollback()  # no snapshot is held for longer than a page
+        connection.rollback()  # no transaction lasts longer than a page
+        if tally.stopped:
+            return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emulator.conduct import Conduct
 from emulator.documents import to_json
+from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
@@ -22,6 +24,8 @@ class Emulator:
     settings: Settings
     metrics: Metrics
     scrape: Scrape
+    faults: Faults
+    conduct: Conduct
 
 
 def json_answer(document: object, status: int = 200) -> Answer:

@@ -142,6 +142,19 @@ def count_trajectories(connection: Connection) -> dict[Status, int]:
     return {Status(row[0]): row[1] for row in connection.execute(query)}
 
 
+def count_turns(connection: Connection, ids: Sequence[int]) -> dict[int, dict[TurnStatus, int]]:
+    """How many turns of each status trajectories have, by the trajectories' own ids (`TrajectoryRecord.id`)."""
+    query = (
+        select(turns.c.trajectory, turns.c.status, func.count())
+        .where(turns.c.trajectory.in_(ids))
+        .group_by(turns.c.trajectory, turns.c.status)
+    )
+    counts: dict[int, dict[TurnStatus, int]] = {}
+    for trajectory, status, count in connection.execute(query):
+        counts.setdefault(trajectory, {})[TurnStatus(status)] = count
+    return counts
+
+
 def turns_of(connection: Connection, trajectory: TrajectoryRecord) -> list[TurnRecord]:
     """All turns of a trajectory, in the order in which their requests arrived. Raises DatabaseError for damage."""
     # In the order in which they were stored, in which each comes after its base.
