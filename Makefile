@@ -25,7 +25,7 @@ test: $(SETUP) environments  ## everything that needs no large download
 test-load: $(SETUP)  ## 100,000 samples, 2,000 streams, kills and restarts: nothing lost, doubled or mixed up
 	$(VENV)/pytest -m load --timeout 900
 
-environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
+environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router, datasets; and nginx
 	scripts/build_clients.sh
 	scripts/build_nginx.sh
 

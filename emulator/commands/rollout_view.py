@@ -116,6 +116,8 @@ def print_table(document: Mapping[str, Any], path: Path) -> None:
             row("", f"{each['count']} × {each['reason']}")
         if (more := len(failure["reasons"]) - SHOWN_REASONS) > 0:
             row("", f"… and {more} other reasons")
+    found = document["verdict"]["counts"]
+    row("conduct", "  ".join(f"{kind}: {count}" for kind, count in found.items()) or "nothing to complain of")
     row("report", str(path))
     console.print(table)
     sys.stdout.flush()

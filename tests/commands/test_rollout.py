@@ -20,7 +20,7 @@ from tests.trainer import agents
 from tests.trainer.agent_server import agent_server
 from tests.trainer.agents import act
 
-SCHEMA = json.loads((ROOT / "docs" / "rollout-report.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "rollout-report-1.json").read_text())
 REWARDS = [[1.0], [0.0, 0.5], [0.25], [1.0]]
 
 
@@ -44,6 +44,7 @@ def test_a_run_prints_a_table_and_writes_a_report_that_account_for_every_rollout
         turn["prompt_tokens"] for each in document["rollouts"] for turn in each["turns"]
     )
     assert document["tokens"]["response"] > 0
+    assert document["verdict"]["counts"] == {}
     assert_all_accounted_for(tmp_path, 4, 3)
 
 
@@ -64,6 +65,8 @@ def test_rollouts_that_failed_are_told_with_their_reasons_and_by_the_exit_status
     }
     assert document["metrics"]["reward/valid_mean"] == 1.0
     assert document["metrics"]["reward/mean"] == 0.25
+    assert document["verdict"]["counts"] == {"never-sampled": 2, "sealed-without-reward": 2}
+    assert "never-sampled: 2  sealed-without-reward: 2" in out
 
 
 def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_path: Path) -> None:
@@ -76,20 +79,12 @@ def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_pat
 
 
 def test_an_agent_is_sent_what_the_options_say(tmp_path: Path) -> None:
-    options = (
-        "--limit",
-        "1",
-        "--temperature",
-        "0.5",
-        "--top-p",
-        "0.9",
-        "--max-tokens",
-        "64",
-        "--payload",
-        "documented",
-    )
+    inference = ("--temperature", "0.5", "--top-p", "0.9", "--max-tokens", "64")
+    options = (*inference, "--limit", "1", "--payload", "documented")
     with agent_server(lambda body: act({"instance": {}, **body})) as server:
-        status, _, errors = rolled(tmp_path, write_rows(tmp_path, [{}, {}]), "--agent", server.url, *options)
+        status, _, errors = rolled(
+            tmp_path, write_rows(tmp_path, [{}, {}]), "--agent", server.url, "--payload", "documented", *options
+        )
         assert status == 0, errors
         ((_, _, body),) = server.asked
     assert body["prompt"] == "question 0"
