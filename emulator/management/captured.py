@@ -8,6 +8,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
@@ -25,6 +26,9 @@ from emulator.trajectory import Status, UnknownTrajectory
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
+#: The longest that an answer waits for something to happen.
+MAX_SECONDS = 60
+
 # An ARN has no other slashes than these; a trajectory id may have any.
 _ARN = r"(?P<job_arn>arn:[^/\0]*:job/[^/\0]+/[^/\0]+)"
 _TRAJECTORY = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)")
@@ -33,7 +37,7 @@ _TURN = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)/(?P<number>[0-9]{1,9})/(?
 
 async def list_trajectories(emulator: Emulator, request: Request) -> Answer:
     """A page of trajectories, the newest first."""
-    given = _parameters(request.query_params)
+    given = read_parameters(request.query_params, _PARAMETERS)
     which = TrajectoryFilter(given.get("job"), given.get("status"), given.get("since"), given.get("until"))
     limit = given.get("limit", DEFAULT_LIMIT)
     # One more than asked for tells whether there is another page.
@@ -50,6 +54,19 @@ async def show_trajectory(emulator: Emulator, request: Request) -> Answer:
         raise ResourceNotFoundException("Ask for /_emulator/trajectories/JOB_ARN/TRAJECTORY_ID, percent-encoded")
     record, turns = await emulator.store.read(_with_turns, match["job_arn"], match["trajectory_id"])
     return await asyncio.to_thread(lambda: json_answer(trajectory_document(record, turns)))
+
+
+async def settled_trajectory(emulator: Emulator, request: Request) -> Answer:
+    """One trajectory without its turns: when its agent has settled it, or `seconds` (at most 60, or 20) have passed."""
+    match = _TRAJECTORY.fullmatch(request.path_params["which"])
+    if match is None:
+        raise ResourceNotFoundException("Ask for /_emulator/settled/JOB_ARN/TRAJECTORY_ID, percent-encoded")
+    seconds = _read_seconds(request.query_params.get("seconds", "20"))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await emulator.store.settled(match["job_arn"], match["trajectory_id"])
+    record = await emulator.store.read(_find, match["job_arn"], match["trajectory_id"])
+    return json_answer(trajectory_summary(record))
 
 
 async def turn_bytes(emulator: Emulator, request: Request) -> Answer:
@@ -90,16 +107,8 @@ def _one_turn(connection: Connection, job_arn: str, trajectory_id: str, number: 
     return queries.find_turn(connection, _find(connection, job_arn, trajectory_id), number)
 
 
-def _parameters(given: Mapping[str, str]) -> dict[str, Any]:
-    """A listing's parameters, read. Raises ValidationException."""
-    readers: dict[str, Callable[[str], Any]] = {
-        "job": _read_job,
-        "status": _read_status,
-        "since": parse_time,
-        "until": parse_time,
-        "limit": _read_limit,
-        "next": _read_token,
-    }
+def read_parameters(given: Mapping[str, str], readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """The parameters of a request, read. Raises ValidationException."""
     values = {}
     for name, text in given.items():
         if name not in readers:
@@ -128,6 +137,13 @@ def _read_limit(text: str) -> int:
     return int(text)
 
 
+def _read_seconds(text: str) -> float:
+    """Raises ValidationException."""
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", text) or float(text) > MAX_SECONDS:
+        raise ValidationException(f"seconds: {text!r} is not a number up to {MAX_SECONDS}")
+    return float(text)
+
+
 def _token(last: int) -> str:
     return base64.urlsafe_b64encode(json.dumps({"before": last}).encode()).decode()
 
@@ -140,3 +156,14 @@ def _read_token(text: str) -> int:
     if type(last) is not int or not 0 < last < 1 << 63:
         raise ValueError("is not what an answer gave as next")
     return last
+
+
+#: Those that say which trajectories are meant.
+FILTER_PARAMETERS: Mapping[str, Callable[[str], Any]] = {
+    "job": _read_job,
+    "status": _read_status,
+    "since": parse_time,
+    "until": parse_time,
+}
+
+_PARAMETERS = {**FILTER_PARAMETERS, "limit": _read_limit, "next": _read_token}

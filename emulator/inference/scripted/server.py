@@ -238,7 +238,7 @@ def _tokenize(request: ModelRequest, rules: Rules) -> _Answer:  # noqa: ARG001
         tokens = pieces(asked["prompt"])
     else:
         check_messages(asked)
-        tokens = chat_prompt(asked)
+        tokens = chat_prompt(asked, answering=asked.get("add_generation_prompt") is not False)
     return _json(
         {
             "count": len(tokens),
