@@ -85,7 +85,9 @@ class Rollout:
         return replace(self, record=record)
 
 
-def rollouts(connection: Connection, selection: Selection, companions: Companions, tally: Tally) -> Iterator[Rollout]:
+def select_rollouts(
+    connection: Connection, selection: Selection, companions: Companions, tally: Tally
+) -> Iterator[Rollout]:
     """The selected trajectories, oldest first."""
     groups: dict[tuple[str, str], list[TrajectoryRecord]] = {}
     for page in queries.iterate_pages(connection, selection.which, PAGE):
