@@ -124,3 +124,8 @@ def check_rewards(rewards: Sequence[float], completed_turns: int) -> None:
 def is_eligible(completion: Status | None, status: Status) -> bool:
     """Whether the trainer may use the trajectory: completed as ready, and its reward received."""
     return completion is Status.READY and status is Status.REWARD_RECEIVED
+
+
+def is_settled(status: Status) -> bool:
+    """Whether its agent is done with a trajectory: it said that it failed, or the rewards are there."""
+    return status in (Status.FAILED, Status.REWARD_RECEIVED)

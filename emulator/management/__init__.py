@@ -17,10 +17,10 @@ from emulator.calls import current_call
 from emulator.conduct import Conduct
 from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
-from emulator.management.captured import list_trajectories, show_trajectory, turn_bytes
+from emulator.management.captured import list_trajectories, settled_trajectory, show_trajectory, turn_bytes
 from emulator.management.emulator import Emulator, json_answer
 from emulator.management.faults import add_faults, clear_faults, list_faults
-from emulator.management.registering import register_job, register_trajectory
+from emulator.management.registering import give_up_trajectory, register_job, register_trajectory
 from emulator.management.stream import Stream
 from emulator.management.verdict import show_verdict
 from emulator.metrics import Metrics
@@ -47,6 +47,7 @@ def routes(
         ("GET", "/trajectories", list_trajectories),
         ("GET", "/trajectories/{which:path}", show_trajectory),
         ("GET", "/turns/{which:path}", turn_bytes),
+        ("GET", "/settled/{which:path}", settled_trajectory),
         ("GET", "/export", _export),
         ("POST", "/faults", add_faults),
         ("GET", "/faults", list_faults),
@@ -55,6 +56,7 @@ def routes(
         ("POST", "/reset", _reset),
         ("POST", "/jobs", register_job),
         ("POST", "/trajectories", register_trajectory),
+        ("POST", "/give-up", give_up_trajectory),
     )
     pages = [Route(path, _endpoint(emulator, function), methods=[method]) for method, path, function in table]
     return [Mount("/_emulator", routes=pages), Route("/metrics", _endpoint(emulator, _metrics), methods=["GET"])]

@@ -8,6 +8,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,6 +25,9 @@ from emulator.trajectory import Status, UnknownTrajectory
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+
+#: The longest that an answer waits for something to happen.
+MAX_SECONDS = 60
 
 # An ARN has no other slashes than these; a trajectory id may have any.
 _ARN = r"(?P<job_arn>arn:[^/\0]*:job/[^/\0]+/[^/\0]+)"
@@ -50,6 +54,19 @@ async def show_trajectory(emulator: Emulator, request: Request) -> Answer:
         raise ResourceNotFoundException("Ask for /_emulator/trajectories/JOB_ARN/TRAJECTORY_ID, percent-encoded")
     record, turns = await emulator.store.read(_with_turns, match["job_arn"], match["trajectory_id"])
     return await asyncio.to_thread(lambda: json_answer(trajectory_document(record, turns)))
+
+
+async def settled_trajectory(emulator: Emulator, request: Request) -> Answer:
+    """One trajectory without its turns: when its agent has settled it, or `seconds` (at most 60, or 20) have passed."""
+    match = _TRAJECTORY.fullmatch(request.path_params["which"])
+    if match is None:
+        raise ResourceNotFoundException("Ask for /_emulator/settled/JOB_ARN/TRAJECTORY_ID, percent-encoded")
+    seconds = _read_seconds(request.query_params.get("seconds", "20"))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await emulator.store.settled(match["job_arn"], match["trajectory_id"])
+    record = await emulator.store.read(_find, match["job_arn"], match["trajectory_id"])
+    return json_answer(trajectory_summary(record))
 
 
 async def turn_bytes(emulator: Emulator, request: Request) -> Answer:
@@ -118,6 +135,13 @@ def _read_limit(text: str) -> int:
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_LIMIT:
         raise ValueError(f"{text!r} is not a number from 1 to {MAX_LIMIT}")
     return int(text)
+
+
+def _read_seconds(text: str) -> float:
+    """Raises ValidationException."""
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", text) or float(text) > MAX_SECONDS:
+        raise ValidationException(f"seconds: {text!r} is not a number up to {MAX_SECONDS}")
+    return float(text)
 
 
 def _token(last: int) -> str:

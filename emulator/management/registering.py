@@ -1,4 +1,4 @@
-"""Making jobs and rollouts known before their first Sample."""
+"""What a trainer does with rollouts: making them and their jobs known before the first Sample, and giving them up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
-from emulator.management.emulator import Emulator
+from emulator.management.emulator import Emulator, json_answer
 from emulator.protocol.answer import Answer
 from emulator.protocol.codec import decode
 from emulator.protocol.endpoint import read_body
@@ -37,6 +37,13 @@ async def register_trajectory(emulator: Emulator, request: Request) -> Answer:
         members["job_arn"], members["trajectory_id"], group=members["group"], instance=_instance(body)
     )
     return Answer()
+
+
+async def give_up_trajectory(emulator: Emulator, request: Request) -> Answer:
+    """`{"job_arn", "trajectory_id"}`: seal a rollout as failed, unless its agent has sealed it: `{"sealed": …}`."""
+    members = decode(_input("job_arn", "trajectory_id"), {}, await _body(request, emulator.settings))
+    sealed = await emulator.store.give_up(members["job_arn"], members["trajectory_id"])
+    return json_answer({"sealed": sealed})
 
 
 def _instance(body: bytes) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 from emulator.store.database import DatabaseError
 from emulator.store.prefixes import MissingPrefix, Stored, missing_prefix, restore
 from emulator.store.schema import trajectories, turns
-from emulator.trajectory import Status, TurnStatus, is_eligible
+from emulator.trajectory import Status, TurnStatus, UnknownTrajectory, is_eligible
 
 #: Values of one statement: SQLite takes 32,766.
 _PARAMETERS = 10_000
@@ -126,6 +126,17 @@ def find_trajectories(connection: Connection, trajectory_id: str, job_arn: str |
     rows = connection.execute(query.order_by(trajectories.c.id)).all()
     counts = _completed_turns(connection, [row.id for row in rows])
     return [_trajectory(row, counts.get(row.id, 0)) for row in rows]
+
+
+def status_of(connection: Connection, job_arn: str, trajectory_id: str) -> Status:
+    """Where a trajectory stands. Raises UnknownTrajectory."""
+    query = select(trajectories.c.status).where(
+        trajectories.c.job_arn == job_arn, trajectories.c.trajectory_id == trajectory_id
+    )
+    status = connection.execute(query).scalar_one_or_none()
+    if status is None:
+        raise UnknownTrajectory(job_arn, trajectory_id)
+    return Status(status)
 
 
 def count_trajectories(connection: Connection) -> dict[Status, int]:

@@ -16,14 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
-from emulator.store import changes
+from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
 from emulator.store.database import DatabaseError, one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
+from emulator.store.watches import Watches
 from emulator.store.writer import StoreError, Writer
-from emulator.trajectory import Event, Status, TurnStatus, transition
+from emulator.trajectory import Event, InvalidTransition, Status, TurnStatus, is_settled, transition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 #: Trajectories that are kept at hand, the last opened; another one costs a look into the database.
 LAST_OPENED = 10_000
+
+#: Seconds after which who waits for a trajectory looks again, where other processes may have changed it.
+LOOK_AGAIN = 2.0
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class Store:
         # A turn under way holds its trajectory, so that its numbers go on from one object whatever was opened since.
         self._at_hand: WeakValueDictionary[Key, OpenTrajectory] = WeakValueDictionary()
         self._opening: dict[Key, _Opening] = {}
+        self._watches = Watches()
         self._readers: AsyncEngine | None = None
         self._readers_lock = asyncio.Lock()
 
@@ -165,6 +170,36 @@ class Store:
             now=now(),
         )
 
+    async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
+        """Seal a trajectory as failed in place of its agent; False if it was sealed already.
+
+        Raises UnknownJob, UnknownTrajectory, StoreError.
+        """
+        try:
+            await self.complete_rollout(
+                job_arn=job_arn, trajectory_id=trajectory_id, completion=Status.FAILED, client_token=None
+            )
+        except InvalidTransition:
+            return False
+        return True
+
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
+        """Returns when the agent has settled a trajectory (see `is_settled`), or `end_waiting` was called.
+
+        `is_new`: nobody has settled it yet, which saves a look. Raises UnknownTrajectory, StoreError.
+        """
+        key = (job_arn, trajectory_id)
+        look_again = LOOK_AGAIN if self._database.is_shared else None
+        with self._watches.watching(key) as settled:
+            if is_new:
+                await asyncio.wait((settled,), timeout=look_again)
+            while not settled.done() and not is_settled(await self.read(queries.status_of, *key)):
+                await asyncio.wait((settled,), timeout=look_again)
+
+    def end_waiting(self) -> None:
+        """Have everybody return who waits in `settled`: the server is stopping."""
+        self._watches.end()
+
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
 
@@ -179,13 +214,19 @@ class Store:
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of `emulator.store.queries` on a read-only connection. Raises StoreError, and what it raises."""
+        # To its end, although whoever asked is cancelled: a statement left in the middle would keep its lock.
+        reading = asyncio.create_task(self._read(lambda connection: query(connection, *args, **kwargs)))
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(reading)
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
         if self._readers is None:
             async with self._readers_lock:
                 if self._readers is None:
                     self._readers = await asyncio.to_thread(self._database.readers)
         try:
             async with self._readers.connect() as connection:
-                return await connection.run_sync(query, *args, **kwargs)
+                return await connection.run_sync(query)
         except SQLAlchemyError as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
@@ -241,12 +282,18 @@ class Store:
     ) -> None:
         """Run a change of a trajectory's status, and keep what is at hand of it true."""
 
+        key = (job_arn, trajectory_id)
+
         def note(moved: asyncio.Future[Status]) -> None:
-            if moved.exception() is None and (trajectory := self._at_hand.get((job_arn, trajectory_id))) is not None:
+            if moved.exception() is not None:
+                return
+            if (trajectory := self._at_hand.get(key)) is not None:
                 trajectory.status = moved.result()
+            if is_settled(moved.result()):
+                self._watches.settled(key)
 
         moved = self._writer.change(
-            (job_arn, trajectory_id),
+            key,
             partial(
                 change,
                 job_arn=job_arn,

@@ -1,0 +1,72 @@
+"""The emulator that a run of rollouts uses: one that runs somewhere, or one in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from emulator.commands import Refused
+from emulator.inference.model_server import ModelServerError
+from emulator.logs import configure_logging
+from emulator.server import CannotListen, Server
+from emulator.settings import InvalidSetting, Settings
+from emulator.store import DatabaseError
+from emulator.trainer.remote_runtime import RemoteRuntime
+from emulator.trainer.runtime import LocalRuntime, Runtime
+
+#: Seconds between two looks whether the model server is ready.
+LOOK = 0.25
+
+
+@asynccontextmanager
+async def running_runtime(endpoint: str, patience: float) -> AsyncIterator[Runtime]:
+    """That of an emulator that runs, when its model server is ready. Raises Refused, RuntimeGone."""
+    try:
+        runtime = RemoteRuntime(endpoint)
+    except ValueError as error:
+        raise Refused(f"--endpoint: {error}") from None
+    try:
+        await runtime.start()
+        await _until_ready(runtime.problem, patience)
+        yield runtime
+    finally:
+        await runtime.aclose()
+
+
+@asynccontextmanager
+async def embedded_runtime(settings: Settings, patience: float) -> AsyncIterator[Runtime]:
+    """That of an emulator that runs in this process while the block does. Raises Refused."""
+    configure_logging(settings)
+    try:
+        server = Server(settings)
+        started = asyncio.Event()
+        serving = asyncio.create_task(server.serve(started.set))
+        starting = asyncio.create_task(started.wait())
+        await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
+        if serving.done():
+            await serving
+    except (CannotListen, DatabaseError, InvalidSetting, ModelServerError) as error:
+        raise Refused(str(error)) from None
+
+    async def problem() -> str | None:
+        health = await server.app.model_server.health()
+        return None if health.ready else health.detail
+
+    try:
+        await _until_ready(problem, patience)
+        yield LocalRuntime(server.app.store, server.app.conduct, endpoint=server.url, region=settings.region)
+    finally:
+        server.stop()
+        await serving
+
+
+async def _until_ready(problem: Callable[[], Awaitable[str | None]], patience: float) -> None:
+    """Wait for the model server. Raises Refused."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while (text := await problem()) is not None:
+        if loop.time() > deadline:
+            raise Refused(f"the model server is not ready after {patience:g} s (--wait): {text}")
+        await asyncio.sleep(LOOK)

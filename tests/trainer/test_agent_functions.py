@@ -1,0 +1,173 @@
+"""Agents that are functions: in this process, and as Lambda functions in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
+from emulator.trainer.agents.lambda_function import MAX_WORKERS
+from emulator.trainer.rollouts import FailureText
+from tests.trainer import agents
+from tests.trainer.playing import alone, played
+
+FILE = agents.__file__
+
+
+@pytest.mark.parametrize("name", ["act", "act_asynchronously"])
+def test_functions_are_called_side_by_side(name: str) -> None:
+    results = played(f"python:tests.trainer.agents:{name}", [{}] * 10)
+    assert [result.reward for result, _ in results] == [1.0] * 10
+
+
+def test_an_asynchronous_function_that_raises_has_failed() -> None:
+    ((result, _),) = played("python:tests.trainer.agents:act_asynchronously", [{"do": "raise"}])
+    assert result.failure is not None
+    assert result.failure.reason == "the agent raised ValueError: broken in two lines"
+
+
+def test_a_request_is_the_functions_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "greedy.py").write_text(
+        "from tests.trainer.agents import act\ndef run(request):\n    act(request)\n    request['instance'].clear()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    results = played("python:greedy:run", [{"rewards": [0.5]}], group_size=3)
+    assert [result.reward for result, _ in results] == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("python:absent_module:run", "cannot be imported: ModuleNotFoundError: No module named 'absent_module'"),
+        ("python:tests.trainer.agents:absent", "cannot be imported: AttributeError"),
+        ("python:tests.trainer.agents:FOREVER", "is no function"),
+        ("lambda:absent_module:run", "the agent raised ModuleNotFoundError"),
+        (f"lambda:{FILE}:absent", "the agent raised AttributeError: .* has no function absent"),
+    ],
+)
+def test_a_function_that_is_not_there_is_known_before_the_first_rollout(target: str, problem: str) -> None:
+    async def work() -> None:
+        agent = find_agent(target, AgentContext(show=lambda line: None))
+        try:
+            await agent.start(20)
+        finally:
+            await agent.aclose()
+
+    with pytest.raises(AgentFailed, match=problem):
+        alone(work())
+
+
+@pytest.mark.parametrize("target", [f"lambda:{FILE}", f"lambda:{FILE}:lambda_handler", "lambda:tests.trainer.agents:lambda_handler"])  # fmt: skip # noqa: E501
+def test_a_lambda_function_does_rollouts_in_its_own_process_and_what_it_prints_is_shown(target: str) -> None:
+    shown: list[str] = []
+    results = played(target, [{}] * 4, context=AgentContext({}, 30.0, shown.append))
+    assert [result.reward for result, _ in results] == [1.0] * 4
+    name = "agents" if FILE in target else "tests.trainer.agents"
+    assert sorted(shown) == sorted(f"[{name}] rollout {result.trajectory_id} of {name}" for result, _ in results)
+
+
+def test_a_lambda_function_may_have_somebody_else_do_the_work() -> None:
+    ((result, _),) = played(f"lambda:{FILE}:act_later", [{}])
+    assert result.reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("do", "text", "reason"),
+    [
+        ("raise", FailureText.NO_SAMPLES, "the agent raised ValueError: broken in two lines"),
+        ("refuse", FailureText.NO_SAMPLES, "the agent refused: Throttling: too many"),
+        ("exit", FailureText.NO_SAMPLES, "the Lambda function's process ended with status 7"),
+        ("hang", FailureText.NO_SAMPLES, "the Lambda function timed out after 0.5 s"),
+        ("return", FailureText.NO_SAMPLES, "not done within 2 s; the agent had answered"),
+        ("fail", FailureText.AGENT_FAILED, "CompleteRollout(failed) after 2 turns"),
+    ],
+)
+def test_a_lambda_function_that_fails_leaves_the_others_in_peace(do: str, text: FailureText, reason: str) -> None:
+    context = AgentContext({}, 0.5 if do == "hang" else 20.0, lambda line: None)
+    results = played(f"lambda:{FILE}", [{"do": do}, {}, {"do": do}, {}], context=context, timeout=2.0)
+    for result, _ in results[::2]:
+        assert result.failure is not None
+        assert (result.failure.text, result.failure.reason) == (text, reason)
+    assert [result.reward for result, _ in results[1::2]] == [1.0, 1.0]
+
+
+def test_an_answer_that_is_no_json_is_an_error_of_the_function() -> None:
+    ((result, _),) = played(f"lambda:{FILE}:answer_with_what_is_no_json", [{}], context=AgentContext(show=lambda _: None))  # fmt: skip # noqa: E501
+    assert result.failure is not None
+    assert "Object of type set is not JSON serializable" in result.failure.reason
+
+
+def test_lambda_functions_run_side_by_side_each_in_one_process_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(
+        "import os, time\n"
+        "from tests.trainer.agents import act\n"
+        "busy = False\n"
+        "def handler(event, context):\n"
+        "    global busy\n"
+        "    assert not busy\n"
+        "    busy = True\n"
+        "    print(os.getpid())\n"
+        "    act(event)\n"
+        "    busy = False\n"
+    )
+    shown: list[str] = []
+    context = AgentContext({"PYTHONPATH": str(Path.cwd())}, 30.0, shown.append)
+    results = played(f"lambda:{tmp_path}/alone.py", [{}] * 30, context=context)
+    assert [result.reward for result, _ in results] == [1.0] * 30
+    workers = {int(line.removeprefix("[alone] ")) for line in shown}
+    assert 1 < len(workers) <= min(MAX_WORKERS, 8)  # 8 are dispatched at once
+    assert not any(psutil.pid_exists(worker) for worker in workers)
+
+
+def test_an_agent_finds_the_runtime_in_its_environment_and_keeps_its_own_credentials() -> None:
+    found = agent_environment("http://127.0.0.1:1", "us-west-2", {"AWS_ACCESS_KEY_ID": "mine"})
+    assert found["AWS_ENDPOINT_URL_SAGEMAKERJOBRUNTIME"] == "http://127.0.0.1:1"
+    assert found["OPENAI_BASE_URL"] == "http://127.0.0.1:1/v1"
+    assert "AWS_ACCESS_KEY_ID" not in found
+    assert found["AWS_SECRET_ACCESS_KEY"] == "local"
+
+
+def test_a_lambda_function_gets_the_environment_that_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "asks.py").write_text("import os\ndef handler(event, context):\n    print(os.environ['ASKED'])\n")
+    shown: list[str] = []
+
+    async def work() -> None:
+        agent = find_agent(f"lambda:{tmp_path}/asks.py", AgentContext({"ASKED": "answer"}, 20.0, shown.append))
+        await agent.start(20)
+        await agent.roll_out({}, "t")
+        await agent.aclose()
+
+    alone(work())
+    assert shown == ["[asks] answer"]
+    assert "ASKED" not in os.environ
+
+
+def test_who_is_cancelled_while_a_lambda_function_runs_ends_its_process(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, time\ndef handler(event, context):\n    print(os.getpid())\n    time.sleep(60)\n"
+    )
+    shown: list[str] = []
+
+    async def work() -> None:
+        came = asyncio.Event()
+
+        def show(line: str) -> None:
+            shown.append(line)
+            came.set()
+
+        agent = find_agent(f"lambda:{tmp_path}/slow.py", AgentContext({}, 60.0, show))
+        await agent.start(20)
+        running = asyncio.create_task(agent.roll_out({}, "t"))
+        await asyncio.wait_for(came.wait(), 20)
+        running.cancel()
+        await asyncio.wait((running,))
+        assert not psutil.pid_exists(int(shown[0].removeprefix("[slow] ")))
+        await agent.aclose()
+
+    alone(work())
