@@ -75,7 +75,7 @@ class OtherServices:
             self._ask,
             mlflow_url or _no_mlflow,
         )
-        #: Our own operations of SageMaker's, by what `X-Amz-Target` says; the module with them is imported by the first.
+        #: Our own operations of SageMaker's, by what `X-Amz-Target` says; their modules are imported by the first.
         self.endpoints = _Endpoints(
             lambda name, function: Endpoint(
                 name,
@@ -110,8 +110,9 @@ class OtherServices:
             shape, body = shaped(error, service, scope, call.request_id.decode())
             reply = Reply(error.status, shape, body)
         if reply.status >= 400 and call.problem is None:
-            call.code, call.problem = reply.header("x-amzn-errortype") or str(reply.status), reply.body[:200].decode(
-                "utf-8", "replace"
+            call.code, call.problem = (
+                reply.header("x-amzn-errortype") or str(reply.status),
+                reply.body[:200].decode("utf-8", "replace"),
             )
         await _send(reply, call, scope, send)
 
