@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from emulator import management
 from emulator.aws import OtherServices, service_of
+from emulator.aws.services import Verify
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.control import ControlPlane
 from emulator.inference.model_server import ModelServer
@@ -94,8 +95,16 @@ class App:
         self._control = ControlPlane(
             settings, self.store, url, calls=self._calls, authenticate=authenticate, authorize=authorize
         )
-        self._other_services = OtherServices()
-        pages = management.routes(self.store, self.model_server, settings, self.metrics)
+        self.other_services = OtherServices(
+            settings,
+            calls=self._calls,
+            authenticate=authenticate,
+            authorize=authorize,
+            verify=_verification(settings),
+        )
+        pages = management.routes(
+            self.store, self.model_server, settings, self.metrics, reset=self.other_services.reset
+        )
         self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
         self._starlette.router.redirect_slashes = False
         self._open: set[Exchange] = set()  # requests under way
@@ -117,6 +126,7 @@ class App:
             await self._control.aclose()
             await self.model_server.aclose()
         finally:
+            await self.other_services.aclose()
             await self.store.aclose()
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
@@ -156,30 +166,37 @@ class App:
             if self.metrics.stopping:
                 exchange.keep_alive = False
             endpoint = self._endpoints.get(scope["path"])
-            await (endpoint or self._serve_other)(scope, receive, send)
+            # A bucket may be named `sample`.
+            if endpoint is None or scope["method"] != endpoint.method or scope["query_string"]:
+                await self._serve_other(endpoint, scope, receive, send)
+            else:
+                await endpoint(scope, receive, send)
         finally:
             self._open.discard(exchange)
             del scope["extensions"]  # a ring of references, in which bodies would wait for the garbage collector
             if self.metrics.stopping:
                 self._one_ended.set()
 
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path == "/" and (endpoint := self._control.endpoints.get(aws_json.target(scope["headers"]))) is not None:
+    async def _serve_other(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is none of the runtime's operations. `endpoint`: of the path, though it may not be meant."""
+        path, service = scope["path"], service_of(scope)
+        is_others = service not in (None, "sagemaker")
+        if path == "/" and not is_others and (target := aws_json.target(scope["headers"])):
+            endpoint = self._control.endpoints.get(target) or self.other_services.endpoints.get(target)
+        if endpoint is not None and not is_others:
             await endpoint(scope, receive, send)
             return
-        is_page = path == "/metrics" or path.startswith("/_emulator")
+        is_page = path.startswith("/_emulator") or (path == "/metrics" and not is_others)
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
             if is_page:
                 await self._starlette(scope, receive, send)
-                return
-            if (service := service_of(scope)) is not None:
-                await self._other_services.serve(service, call, scope, receive, send)
-                return
-            error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
-            shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-            await respond(refuse(call, error, shape), call, scope)
+            elif service is not None:
+                await self.other_services.serve(service, call, scope, receive, send)
+            else:
+                error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
+                shape = openai_body if path.startswith(_OPENAI) else rest_json_body
+                await respond(refuse(call, error, shape), call, scope)
         finally:
             self._calls.end(call, scope)
 
@@ -250,6 +267,11 @@ def _authentication(settings: Settings) -> Authenticate:
         )
 
     return check
+
+
+def _verification(settings: Settings) -> Verify | None:
+    """Who sends requests for other services has to prove the same."""
+    return None
 
 
 def _authorization(settings: Settings) -> Authorize:

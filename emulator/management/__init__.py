@@ -31,9 +31,11 @@ from emulator.visitors import refuse_strangers
 log = logging.getLogger(__name__)
 
 
-def routes(store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics) -> list[BaseRoute]:
-    """`/metrics`, and the routes below `/_emulator`."""
-    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics))
+def routes(
+    store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics, *, reset: Callable[[], Awaitable[None]]
+) -> list[BaseRoute]:
+    """`/metrics`, and the routes below `/_emulator`. `reset`: forgets what is not in the store."""
+    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics), reset)
     table = (
         ("GET", "/health", _health),
         ("GET", "/info", _info),
@@ -130,4 +132,5 @@ async def _metrics(emulator: Emulator, request: Request) -> Answer:
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
+    await emulator.reset_others()
     return Answer()

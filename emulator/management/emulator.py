@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from emulator.documents import to_json
@@ -22,6 +23,7 @@ class Emulator:
     settings: Settings
     metrics: Metrics
     scrape: Scrape
+    reset_others: Callable[[], Awaitable[None]]  #: forgets what is not in the store
 
 
 def json_answer(document: object, status: int = 200) -> Answer:
