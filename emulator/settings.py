@@ -305,6 +305,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _convert(each: SettingField, value: Any, source: str) -> Any:
     if each.name == "agents" and isinstance(value, dict):
+        if not all(isinstance(agent, str) for agent in value.values()):
+            raise InvalidSetting(f"{source}: must be a table of texts")
         value = [agent if arn == DEFAULT else f"{arn}={agent}" for arn, agent in value.items()]
     if each.is_list:
         items = value.split(",") if isinstance(value, str) else value
