@@ -159,9 +159,7 @@ def _cloud(settings: Settings, url: str) -> AWS:
     return AWS(url, settings.region, (key_id, secret))
 
 
-def _services(
-    settings: Settings, store: Store, conduct: Conduct, url: str, find_agent: FindAgent
-) -> Services:
+def _services(settings: Settings, store: Store, conduct: Conduct, url: str, find_agent: FindAgent) -> Services:
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.jobs.untracked import Untracked
     from emulator.trainer.runtime import LocalRuntime
