@@ -47,8 +47,8 @@ def zipped(source: str, name: str = "lambda_function.py") -> bytes:
 
 def create(aws: AWS, source: str = ECHO, name: str = "f", **more: Any) -> str:
     given: dict[str, Any] = {
-        "Runtime": "python3.12", "Handler": "lambda_function.handler", "Timeout": 20, "Code": {"ZipFile": zipped(source)},
-        **more,
+        "Runtime": "python3.12", "Handler": "lambda_function.handler", "Timeout": 20,
+        "Code": {"ZipFile": zipped(source)}, **more,
     }  # fmt: skip
     iam = aws.client("iam")
     with suppress(iam.exceptions.EntityAlreadyExistsException):
@@ -125,7 +125,7 @@ def test_new_code_and_a_new_configuration_take_effect(aws: AWS) -> None:
     client.update_function_configuration(FunctionName="changing", Handler="lambda_function.other")
     assert invoke(aws, "changing")[1] == 3
     client.delete_function(FunctionName="changing")
-    with pytest.raises(client.exceptions.ResourceNotFoundException, match="Function not found: .*:function:changing"):
+    with pytest.raises(client.exceptions.ResourceNotFoundException, match=r"Function not found: .*:function:changing"):
         invoke(aws, "changing")
 
 
@@ -148,7 +148,9 @@ def test_events_are_taken_and_done_later(aws: AWS) -> None:
 @pytest.mark.parametrize(
     ("source", "more", "error"),
     [
-        ("def handler(e, c):\n    raise ValueError('broken')\n", {}, {"errorType": "ValueError", "errorMessage": "broken"}),
+        ("def handler(e, c):\n    raise ValueError('broken')\n", {}, {
+            "errorType": "ValueError", "errorMessage": "broken",
+        }),
         ("import absent\n", {}, {
             "errorType": "Runtime.ImportModuleError",
             "errorMessage": "Unable to import module 'lambda_function': No module named 'absent'",
@@ -216,7 +218,7 @@ def test_a_job_s_agent_is_a_function_that_was_created(aws: AWS) -> None:
         source = (
             AGENT
             + "\ndef handler(event, context):\n    print('rollout', event['metadata']['rolloutId'])\n    good(event)\n"
-        )  # noqa: E501
+        )
         arn = create(own, source, "agent")
         own.create(with_lambda(arn))
         job = own.ended()
