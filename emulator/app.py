@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ from emulator.tracing import make_tracing
 
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
+
+#: Services without a region: requests for them are signed for the one where they are at home.
+_GLOBAL = frozenset({"cloudfront", "iam", "route53", "sts"})
 
 #: Seconds in which requests that are broken off have to store their turns and say so.
 LAST_WORDS = 5.0
@@ -252,8 +256,16 @@ def _remote_server(settings: Settings, url: str) -> ModelServer:
 
 
 def _authentication(settings: Settings) -> Authenticate:
-    if settings.auth == "lenient":
+    verify = _verification(settings)
+    if verify is None:
         return lambda _scope, _body: None
+    return lambda scope, body: verify(scope, "sagemaker", sha256(body).hexdigest().encode())
+
+
+def _verification(settings: Settings) -> Verify | None:
+    """Checks who sends a request for a service; None if nobody has to prove anything."""
+    if settings.auth == "lenient":
+        return None
     from emulator.protocol.auth import authenticate, parse_key_pair
 
     try:
@@ -262,24 +274,20 @@ def _authentication(settings: Settings) -> Authenticate:
         raise InvalidSetting(f"key_pairs: {error}") from None
     key_pairs = {pair.access_key_id: pair for pair in pairs}
 
-    def check(scope: Scope, body: bytes) -> None:
+    def verify(scope: Scope, service: str, payload_hash: bytes) -> None:
         authenticate(
             method=scope["method"],
             raw_path=scope["raw_path"],
             query_string=scope["query_string"],
             headers=scope["headers"],
-            body=body,
+            payload_hash=payload_hash,
             key_pairs=key_pairs,
-            region=settings.region,
+            region=None if service in _GLOBAL else settings.region,
             now=datetime.now(UTC),
+            service=service,
         )
 
-    return check
-
-
-def _verification(settings: Settings) -> Verify | None:
-    """Who sends requests for other services has to prove the same."""
-    return None
+    return verify
 
 
 def _authorization(settings: Settings) -> Authorize:

@@ -167,8 +167,12 @@ def _summary(place: Place, name: str) -> dict[str, Any]:
 
 
 async def _seed(place: Place, bucket: str, files: Mapping[str, bytes]) -> None:
-    where = f"<CreateBucketConfiguration><LocationConstraint>{place.region}</LocationConstraint></CreateBucketConfiguration>"
-    body = b"" if place.region == "us-east-1" else where.encode()
+    where = f"<LocationConstraint>{place.region}</LocationConstraint>"
+    body = (
+        b""
+        if place.region == "us-east-1"
+        else f"<CreateBucketConfiguration>{where}</CreateBucketConfiguration>".encode()
+    )
     await place.ask(Request.of_ours("s3", place.region, "PUT", f"/{bucket}", body=body))  # it may be there
     for key, content in files.items():
         await place.ask(Request.of_ours("s3", place.region, "PUT", f"/{bucket}/{key}", body=content))

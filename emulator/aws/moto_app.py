@@ -7,7 +7,7 @@ import sys
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import (
     PRESERVED_HEADER_NAMES_ENVIRON_KEY,
     environ_key_for_header,
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: moto's own pages, which change its state or write files: not for clients.
 _MOTO_PATHS = ("/moto-api", "/favicon.ico", "/latest/meta-data/", "/latest/api/")
 
-werkzeug_app.DISABLE_GLOBAL_CORS = True  # no web page has any business here
+werkzeug_app.DISABLE_GLOBAL_CORS = True  # type: ignore[attr-defined]  # no web page has any business here
 # moto says what it does not find on standard output, where nothing but ours belongs.
 werkzeug_app.print = lambda *words: log.debug("%s", " ".join(map(str, words)))  # type: ignore[attr-defined]
 

@@ -11,7 +11,9 @@ from emulator.protocol.errors import ValidationException
 T = TypeVar("T")
 
 
-def paged(question: Mapping[str, Any], items: Sequence[T], size: int, token: str | None) -> tuple[Sequence[T], str | None]:
+def paged(
+    question: Mapping[str, Any], items: Sequence[T], size: int, token: str | None
+) -> tuple[Sequence[T], str | None]:
     """A page, and the token of the next one, if there is one. Raises ValidationException for a token of elsewhere."""
     start = 0
     if token is not None:

@@ -54,9 +54,7 @@ def shaped(error: AWSError, service: str, scope: Scope, request_id: str) -> tupl
     if headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
         side = "Receiver" if error.status >= 500 else "Sender"
         inner = f"<Type>{side}</Type><Code>{_name(error, _QUERY_NAMES)}</Code><Message>{_text(error)}</Message>"
-        return _xml(
-            f"<ErrorResponse><Error>{inner}</Error><RequestId>{request_id}</RequestId></ErrorResponse>"
-        )
+        return _xml(f"<ErrorResponse><Error>{inner}</Error><RequestId>{request_id}</RequestId></ErrorResponse>")
     document = {"__type": error.code, "message": error.message, "Message": error.message}
     kind = b"application/x-amz-json-1.1" if b"x-amz-target" in headers else b"application/json"
     return [(b"content-type", kind), (b"x-amzn-errortype", error.code.encode())], json.dumps(document).encode()

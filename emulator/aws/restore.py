@@ -6,13 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
-from unittest import mock
 
 from emulator.aws.disk import Disk, Kept
+from emulator.aws.kept import CHECKSUM
 from emulator.aws.moto_app import Moto
 from emulator.aws.request import Request
 from emulator.protocol.errors import AWSError
@@ -87,13 +87,13 @@ def _restore_object(moto: Moto, kept: Kept) -> None:
         kept.body,
         storage=head["storage"],
         etag=head["etag"],
-        checksum_value=head["checksum"][1],
         disable_notification=True,
     )
-    made.checksum_algorithm = head["checksum"][0]
+    for name in CHECKSUM:
+        setattr(made, name, head["checksum"][name])
     made.set_metadata(head["metadata"], replace=False)
     if head["tags"]:
-        backend.set_key_tags(made, head["tags"])
+        backend.put_object_tagging(made, head["tags"])
 
 
 class _Clock:
@@ -104,8 +104,12 @@ class _Clock:
 def _clock() -> Iterator[_Clock]:
     """What moto takes for the time, so that things are as old as they are. It asks a function in each module."""
     clock = _Clock()
-    with ExitStack() as patched:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("moto.") and "utcnow" in vars(module):
-                patched.enter_context(mock.patch.object(module, "utcnow", lambda: clock.now))
+    modules = [module for name, module in sys.modules.items() if name.startswith("moto.") and "utcnow" in vars(module)]
+    theirs = modules[0].utcnow
+    for module in modules:
+        module.utcnow = lambda: clock.now  # type: ignore[attr-defined]
+    try:
         yield clock
+    finally:
+        for module in modules:
+            module.utcnow = theirs  # type: ignore[attr-defined]

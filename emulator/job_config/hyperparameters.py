@@ -134,7 +134,11 @@ EVALUATION: dict[str, HyperParameter] = {
 }
 
 #: What the SDK's evaluator calls three of them.
-EVALUATION_ALIASES = {"sampling_temperature": "temperature", "top_p": "sampling_top_p", "max_tokens": "sampling_max_tokens"}
+EVALUATION_ALIASES = {
+    "sampling_temperature": "temperature",
+    "top_p": "sampling_top_p",
+    "max_tokens": "sampling_max_tokens",
+}
 
 
 def read_hyperparameters(category: Category, given: Mapping[str, str], *, strict: bool) -> dict[str, Any]:

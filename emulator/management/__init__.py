@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def routes(
-    store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics, *, reset: Callable[[], Awaitable[None]]
+    store: Store,
+    model_server: ModelServer,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    reset: Callable[[], Awaitable[None]],
 ) -> list[BaseRoute]:
     """`/metrics`, and the routes below `/_emulator`. `reset`: forgets what is not in the store."""
     emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics), reset)
