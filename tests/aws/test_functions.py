@@ -244,3 +244,19 @@ def test_a_job_whose_function_fails_says_how(source: str, reason: str) -> None:
         job = own.ended()
         assert job["JobStatus"] == "Failed"
         assert reason in job["FailureReason"]
+
+
+def test_a_function_outlives_the_server(database: Any) -> None:
+    settings = {"durability": "full", "database": str(database)}
+    with aws_with("good", **settings) as own:
+        create(own, "def handler(event, context): return 'here'\n", "kept")
+        assert invoke(own, "kept")[1] == "here"
+    with aws_with("good", **settings) as own:
+        assert invoke(own, "kept")[1] == "here"
+
+
+def test_a_function_s_own_calls_come_here_also_where_signatures_are_verified() -> None:
+    source = "import boto3\ndef handler(e, c): return boto3.client('sts').get_caller_identity()['Account']\n"
+    with aws_with("good", key_pairs=("a:b",), auth="strict") as own:
+        create(own, source, "calling")
+        assert invoke(own, "calling")[1] == "123456789012"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,13 @@ PIPELINE = "SagemakerEvaluation-MTRLEvaluation"
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ID = {"Get": "Execution.PipelineExecutionId"}
 ENDED = ("Succeeded", "Failed", "Stopped")
+
+
+@pytest.fixture(autouse=True)
+def _agents_go() -> Iterator[None]:
+    agents.GO.clear()
+    yield
+    agents.GO.set()
 
 
 def joined(glue: str, *values: object) -> dict[str, Any]:
