@@ -96,15 +96,23 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
-        self._control = ControlPlane(
-            settings, self.store, url, calls=self._calls, authenticate=authenticate, authorize=authorize
-        )
         self.other_services = OtherServices(
             settings,
+            url,
             calls=self._calls,
             authenticate=authenticate,
             authorize=authorize,
             verify=_verification(settings),
+        )
+        self._control = ControlPlane(
+            settings,
+            self.store,
+            url,
+            calls=self._calls,
+            authenticate=authenticate,
+            authorize=authorize,
+            created_function=self.other_services.created_function,
+            tags_of_others=self.other_services.tags_of_others,
         )
         pages = management.routes(
             self.store, self.model_server, settings, self.metrics, reset=self.other_services.reset

@@ -4,7 +4,7 @@ parts fail when it is replayed, as their ids are random.
 
 * S3: buckets with their settings, and of each object what there is now: one row an object.
 * Logs: groups, streams, events.
-* SageMaker: model package groups and model packages, with their tags.
+* SageMaker: model package groups, model packages and pipelines, with their tags.
 * IAM: roles and policies. Lambda: functions.
 """
 
@@ -29,7 +29,7 @@ MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 #: Operations that are kept one after the other, by service. Few and small, whatever else happens.
 _IN_ORDER = {
-    "sagemaker": re.compile(r"(Create|Update|Delete)ModelPackage(Group)?|AddTags|DeleteTags"),
+    "sagemaker": re.compile(r"(Create|Update|Delete)(ModelPackage(Group)?|Pipeline)|AddTags|DeleteTags"),
     "iam": re.compile(
         r"(Create|Update|Delete|Tag|Untag)(Role|Policy|AssumeRolePolicy|RoleDescription)"
         r"|(Put|Delete|Attach|Detach)RolePolicy|(Create|Delete|SetDefault)PolicyVersion"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import threading
@@ -28,6 +29,8 @@ from emulator.settings import Settings
 
 if TYPE_CHECKING:
     from emulator.aws.moto_app import Moto
+    from emulator.aws.ours import Ours
+    from emulator.trainer.agents import Agent
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class OtherServices:
     def __init__(
         self,
         settings: Settings,
+        url: str,
         *,
         calls: Calls,
         authenticate: Authenticate,
@@ -59,8 +63,10 @@ class OtherServices:
         verify: Verify | None,
         mlflow_url: MlflowUrl | None = None,
     ) -> None:
-        """`verify` None: nobody has to prove anything."""
+        """`url`: where this server is reached. `verify` None: nobody has to prove anything."""
         self._settings = settings
+        self._url = url
+        self._own: Ours | None = None
         self._verify = verify
         self._moto: Moto | None = None
         self._loading = threading.Lock()
@@ -102,7 +108,7 @@ class OtherServices:
             with request.file:
                 if self._verify is not None:
                     self._verify(scope, service, await self._in_thread(request.digest))
-                reply = await self._ask(request)
+                reply = await self._ours(request) or await self._ask(request)
         except ClientGone:
             call.code = CLIENT_GONE
             return
@@ -121,12 +127,27 @@ class OtherServices:
             )
         await _send(reply, call, scope, send)
 
+    async def created_function(self, arn: str) -> Agent | None:
+        """The Lambda function that was made here under an ARN, as an agent."""
+        return await self._make_ours().functions.agent(arn)
+
+    async def tags_of_others(self, operation: str, members: Mapping[str, Any]) -> Answer:
+        """AddTags, ListTags or DeleteTags of what is not ours: moto's answer. Raises AWSError."""
+        headers = {"content-type": aws_json.CONTENT_TYPE, "x-amz-target": f"{aws_json.TARGET}{operation}"}
+        body = json.dumps(members).encode()
+        reply = await self._ask(
+            Request.of_ours("sagemaker", self._settings.region, "POST", "/", headers=headers, body=body)
+        )
+        return Answer(reply.body, reply.status, reply.header("content-type") or aws_json.CONTENT_TYPE)
+
     async def reset(self) -> None:
         """Forget everything, and keep nothing."""
         await self._in_thread(self._reset)
 
     async def aclose(self) -> None:
         """Let go of what is kept. What moto holds is the process's: it is forgotten, not to be found by another."""
+        if self._own is not None:
+            await self._own.aclose()
         if self._threads is not None:
             await asyncio.to_thread(self._threads.shutdown)
         if self._moto is not None:
@@ -137,6 +158,19 @@ class OtherServices:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _make_ours(self) -> Ours:
+        if self._own is None:
+            from emulator.aws.ours import Ours
+
+            self._own = Ours(self._settings, self._url, lambda: self._in_thread(self._load))
+        return self._own
+
+    async def _ours(self, request: Request) -> Reply | None:
+        """The reply to a request for what runs here; None: it is moto's. Raises AWSError."""
+        if request.service not in ("lambda", "bedrock-agentcore"):
+            return None
+        return await self._make_ours().serve(request)
 
     async def _ask(self, request: Request) -> Reply:
         return await self._in_thread(self._answer, request)
