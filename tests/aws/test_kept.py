@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +24,14 @@ from tests.aws.conftest import client, make_bucket, refused
 from tests.serving import serving
 
 DAY = 24 * 60 * 60 * 1000
-TRUST = '{"Version": "2012-10-17", "Statement": []}'
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+)
 
 
 @contextmanager
@@ -30,6 +39,14 @@ def server_of(database: Path) -> Iterator[Server]:
     """A server with a database on disk."""
     with running_server(Settings(port=0, database=str(database))) as server:
         yield server
+
+
+def zipped(name: str, text: str) -> bytes:
+    """A zip file with one file in it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, text)
+    return packed.getvalue()
 
 
 def contents(s3: Any, bucket: str) -> dict[str, tuple[bytes, str, Any]]:
@@ -111,6 +128,14 @@ def test_packages_roles_functions_apps_and_lineage_are_there_after_a_restart(dat
         made_at = sagemaker.describe_model_package(ModelPackageName=packages[0])["CreationTime"]
         role = iam.create_role(RoleName="mine", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
         app = sagemaker.create_mlflow_app(Name="mine", ArtifactStoreUri="s3://b/a", RoleArn=role)["Arn"]
+        client(server, "lambda").create_function(
+            FunctionName="f",
+            Runtime="python3.12",
+            Role=role,
+            Handler="lambda_function.handler",
+            Code={"ZipFile": zipped("lambda_function.py", "def handler(event, context): return 1")},
+            Environment={"Variables": {"A": "b"}},
+        )
         artifact = sagemaker.create_artifact(ArtifactType="t", Source={"SourceUri": "u"})["ArtifactArn"]
     with server_of(database) as server:
         sagemaker, iam = client(server, "sagemaker"), client(server, "iam")
@@ -120,6 +145,8 @@ def test_packages_roles_functions_apps_and_lineage_are_there_after_a_restart(dat
         again = sagemaker.describe_model_package(ModelPackageName=packages[0])["CreationTime"]
         assert abs((again - made_at).total_seconds()) < 1
         assert iam.get_role(RoleName="mine")["Role"]["Arn"] == role
+        function = client(server, "lambda").get_function(FunctionName="f")["Configuration"]
+        assert (function["Handler"], function["Environment"]["Variables"]) == ("lambda_function.handler", {"A": "b"})
         assert sagemaker.describe_mlflow_app(Arn=app)["Name"] == "mine"
         assert sagemaker.describe_artifact(ArtifactArn=artifact)["ArtifactType"] == "t"
         package = sagemaker.create_model_package(ModelPackageGroupName="g")["ModelPackageArn"]

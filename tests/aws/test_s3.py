@@ -17,6 +17,7 @@ from emulator.testing import running_server
 from tests.aws.conftest import KEY, REGION, SECRET, client, make_bucket, refused
 
 NAME = "a b/ü+%2F//x/../y.txt"
+PLAIN = "a b/ü+%2F.txt"  #: whose URL no client puts in order
 
 
 def over_http(server: Server, method: str, url: str, host: str, body: bytes = b"") -> tuple[int, bytes]:
@@ -76,7 +77,7 @@ def test_a_buckets_name_may_be_in_the_host(aws: Server, domain: str) -> None:
 def test_a_url_that_was_signed_in_advance_works_without_more(aws: Server, version: str) -> None:
     s3 = client(aws, "s3", signature_version=version)
     make_bucket(s3, f"presigned-{version}")
-    parameters = {"Bucket": f"presigned-{version}", "Key": NAME}
+    parameters = {"Bucket": f"presigned-{version}", "Key": PLAIN}
     put = httpx2.put(s3.generate_presigned_url("put_object", Params=parameters), content=b"by URL")
     assert put.status_code == 200
     assert httpx2.get(s3.generate_presigned_url("get_object", Params=parameters)).content == b"by URL"
@@ -120,8 +121,9 @@ def test_with_strict_auth_signatures_are_verified_for_every_service() -> None:
         s3 = client(server, "s3", signature_version="s3v4")
         make_bucket(s3)
         s3.put_object(Bucket="bucket", Key=NAME, Body=b"mine")
+        s3.put_object(Bucket="bucket", Key=PLAIN, Body=b"mine")
         s3.upload_fileobj(io.BytesIO(b"x" * (9 << 20)), "bucket", "in-parts")
-        where = {"Bucket": "bucket", "Key": NAME}
+        where = {"Bucket": "bucket", "Key": PLAIN}
         assert httpx2.get(s3.generate_presigned_url("get_object", Params=where)).content == b"mine"
         calls = {
             "s3": "list_buckets",
