@@ -164,12 +164,12 @@ class Disk:
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise UnreadableFile(f"{self._path}: its tables are of version {version}, and this emulator's of {VERSION}")
         connection.execute("PRAGMA auto_vacuum = FULL")  # objects are large: what is deleted goes
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise UnreadableFile(f"{self._path}: its tables are of version {version}, and this emulator's of {VERSION}")

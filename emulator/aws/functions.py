@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import importlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emulator.agent_map import AgentArn
+from emulator.aws.invocations import log_lines, reply_of
 from emulator.aws.request import Reply, Request
 from emulator.protocol.errors import AWSError, ResourceNotFoundException
 from emulator.store import now
@@ -32,12 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Unpacked code that a function may have, as at AWS.
 MOST_CODE = 262_144_000
-
-#: Bytes of an answer, as at AWS.
-MOST_ANSWER = 6_291_556
-
-#: Bytes of the log that LogResult holds.
-TAIL = 4096
 
 #: Of the server's environment, what a function gets: the rest is nobody's business.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
@@ -77,18 +70,26 @@ class Functions:
     """The functions of this server, run. Belongs to one event loop."""
 
     def __init__(
-        self, url: str, region: str, account: str, cloud: FunctionLog, load: Callable[[], Awaitable[object]]
+        self,
+        url: str,
+        region: str,
+        account: str,
+        keys: tuple[str, str],
+        cloud: FunctionLog,
+        load: Callable[[], Awaitable[object]],
     ) -> None:
-        """`url`: where functions find AWS; `region` and `account` hold where a request names none.
+        """`url` and `keys`: where functions find AWS; `region` and `account` hold where a request names none.
 
         `load` has moto know its functions; it raises AWSError where there is no moto.
         """
         self._load = load
         self._url = url
+        self._keys = keys
         self._region = region
         self._account = account
         self._cloud = cloud
         self._workers: dict[str, LambdaWorkers] = {}
+        self._retired: list[LambdaWorkers] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._folder: Path | None = None
         self._unpacking = asyncio.Lock()
@@ -116,7 +117,7 @@ class Functions:
                 return Reply(202, [], b"")
         # As at Lambda, a caller who goes away does not end it.
         invocation = await asyncio.shield(self._run(self._invoke(workers, event)))
-        return _reply(workers.function, invocation, tail=request.header("x-amz-log-type") == "Tail")
+        return reply_of(workers.function, invocation, tail=request.header("x-amz-log-type") == "Tail")
 
     # Jobs
 
@@ -143,7 +144,7 @@ class Functions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for workers in self._workers.values():
+        for workers in (*self._workers.values(), *self._retired):
             await workers.aclose()
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -160,7 +161,7 @@ class Functions:
         return invocation
 
     async def _write_log(self, function: Function, invocation: Invocation) -> None:
-        lines = [(now(), line) for line in _log_lines(function, invocation)]
+        lines = [(now(), line) for line in log_lines(function, invocation)]
         try:
             async with self._logging:
                 await self._cloud.log(f"/aws/lambda/{function.name}", invocation.log_stream, lines)
@@ -180,7 +181,7 @@ class Functions:
                 return models.lambda_backends[account][region].get_function(name, qualifier)
             arn = f"arn:aws:lambda:{region}:{account}:function:{name}" + (f":{qualifier}" if qualifier else "")
             if (workers := self._workers.pop(arn, None)) is not None:  # it was deleted
-                workers.retire()
+                self._retire(workers)
             name = arn
         raise ResourceNotFoundException(f"Function not found: {name}")
 
@@ -196,9 +197,13 @@ class Functions:
         workers = self._workers.get(function.arn)
         if workers is None or workers.function != function:
             if workers is not None:
-                workers.retire()
+                self._retire(workers)
             workers = self._workers[function.arn] = LambdaWorkers(function)
         return workers
+
+    def _retire(self, workers: LambdaWorkers) -> None:
+        workers.retire()
+        self._retired.append(workers)
 
     def _function(self, made: Any, folder: Path) -> Function:
         module, _, handler = str(made.handler).rpartition(".")
@@ -207,6 +212,8 @@ class Functions:
         environment |= agent_environment(self._url, arn.region, {})
         environment |= {
             "AWS_ENDPOINT_URL": self._url,
+            "AWS_ACCESS_KEY_ID": self._keys[0],
+            "AWS_SECRET_ACCESS_KEY": self._keys[1],
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{made.run_time}",
             "AWS_LAMBDA_FUNCTION_NAME": made.function_name,
             "AWS_LAMBDA_FUNCTION_VERSION": str(made.version) if arn.qualifier else "$LATEST",
@@ -281,31 +288,3 @@ def _unpack(code: bytes, folder: Path) -> None:
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
         archive.extractall(beside)  # which keeps out what would leave the folder
     beside.rename(folder)
-
-
-def _reply(function: Function, invocation: Invocation, *, tail: bool) -> Reply:
-    error = invocation.error
-    body = json.dumps(error if error is not None else invocation.answer).encode()
-    if len(body) > MOST_ANSWER:
-        message = f"Response payload size exceeded maximum allowed payload size ({MOST_ANSWER} bytes)."
-        error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}
-        body = json.dumps(error).encode()
-    headers = [(b"content-type", b"application/json"), (b"x-amz-executed-version", function.version.encode())]
-    if error is not None:
-        headers.append((b"x-amz-function-error", b"Unhandled"))
-    if tail:
-        text = "\n".join(_log_lines(function, invocation)) + "\n"
-        headers.append((b"x-amz-log-result", binascii.b2a_base64(text.encode()[-TAIL:], newline=False)))
-    return Reply(200, headers, body)
-
-
-def _log_lines(function: Function, invocation: Invocation) -> list[str]:
-    """The log of an invocation as Lambda has it; how much memory it took is not known here."""
-    request_id, milliseconds = invocation.request_id, invocation.seconds * 1000
-    error = invocation.error or {}
-    lines = [f"START RequestId: {request_id} Version: {function.version}", *invocation.lines]
-    if error.get("errorType") in {"Sandbox.Timedout", "Runtime.ExitError"}:
-        lines.append(str(error["errorMessage"]))
-    duration = f"Duration: {milliseconds:.2f} ms\tBilled Duration: {math.ceil(milliseconds)} ms"
-    report = f"REPORT RequestId: {request_id}\t{duration}\tMemory Size: {function.memory} MB"
-    return [*lines, f"END RequestId: {request_id}", report]

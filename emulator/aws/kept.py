@@ -41,6 +41,9 @@ _LAMBDA = re.compile(r"/\d{4}-\d{2}-\d{2}/(functions|tags)\b(?!.*/invocations)")
 #: Parameters of an S3 URL that do not name a setting of a bucket.
 _NO_SETTING = frozenset({"x-id", "delete", "uploads", "uploadId", "partNumber"})
 
+#: What moto knows of an object's checksum.
+CHECKSUM = ("checksum_algorithm", "checksum_value", "checksum_type", "checksum_parts")
+
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -147,7 +150,7 @@ def _keep_object(disk: Disk, moto: Moto, bucket: str, key: str) -> None:
         "etag": found.etag.strip('"'),
         "metadata": dict(found.metadata),
         "storage": found._storage_class,
-        "checksum": [found.checksum_algorithm, found.checksum_value],
+        "checksum": {name: getattr(found, name) for name in CHECKSUM},
         "tags": backend.tagger.get_tag_dict_for_resource(found.arn),
     }
     modified_at = found.last_modified.replace(tzinfo=UTC).timestamp()  # moto's times are naive, and UTC

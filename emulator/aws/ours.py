@@ -20,7 +20,7 @@ class Ours:
         """`load` has moto hold what it shall hold; it raises AWSError where there is no moto."""
         account, region = settings.own_account, settings.region
         key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
-        self.functions = Functions(url, region, account, AWS(url, region, (key_id, secret)), load)
+        self.functions = Functions(url, region, account, (key_id, secret), AWS(url, region, (key_id, secret)), load)
         context = AgentContext(agent_environment(url, region, os.environ))
         self._agentcore = AgentCore(settings.agent_map, context, lambda region: runtimes_of_moto(account, region))
         self._load = load

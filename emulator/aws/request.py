@@ -32,7 +32,7 @@ _PRESIGNED_2 = re.compile(rb"(?:^|&)(?:AWSAccessKeyId=[^&]*&(?:.*&)?Signature=|S
 
 #: A bucket in the name of the host: AWS's own names, and those that lead to this machine.
 _VIRTUAL_HOST = re.compile(
-    r"([a-z0-9][a-z0-9.-]+)\.(?:s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?|(?:s3\.)?localhost)(?::[0-9]+)?"
+    r"([a-z0-9][a-z0-9.-]{2,62}?)\.(?:s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?|(?:s3\.)?localhost)(?::[0-9]+)?"
 )
 _S3_HOST = re.compile(r"(?:.+\.)?s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?(?::[0-9]+)?")
 
@@ -42,6 +42,8 @@ def scope_of(scope: Scope) -> tuple[str, str] | None:
     fields: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in fields:
         if name == b"authorization":
+            if value.startswith(b"AWS "):  # version 2 of the signature, S3's alone
+                return "", "s3"
             found = _SCOPE.search(value)
             return None if found is None else (found[1].decode("latin-1"), found[2].decode())
     query = scope["query_string"]

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from emulator.aws.disk import Disk, Kept
+from emulator.aws.kept import CHECKSUM
 from emulator.aws.moto_app import Moto
 from emulator.aws.request import Request
 from emulator.protocol.errors import AWSError
@@ -86,10 +87,10 @@ def _restore_object(moto: Moto, kept: Kept) -> None:
         kept.body,
         storage=head["storage"],
         etag=head["etag"],
-        checksum_value=head["checksum"][1],
         disable_notification=True,
     )
-    made.checksum_algorithm = head["checksum"][0]
+    for name in CHECKSUM:
+        setattr(made, name, head["checksum"][name])
     made.set_metadata(head["metadata"], replace=False)
     if head["tags"]:
         backend.put_object_tagging(made, head["tags"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -112,9 +113,13 @@ class OtherServices:
             call.code = CLIENT_GONE
             return
         except AWSError as error:
-            call.code, call.problem = error.code, error.message
-            shape, body = shaped(error, service, scope, call.request_id.decode())
-            reply = Reply(error.status, shape, body)
+            reply = _refusal(error, service, call, scope)
+        except asyncio.CancelledError:  # the server was told to stop, and will not wait any longer
+            reply = _refusal(InternalServiceError("The server is stopping"), service, call, scope)
+        except Exception:
+            log.exception("a request failed")
+            error = InternalServiceError("An internal error occurred; see the log")
+            reply = _refusal(error, service, call, scope)
         if reply.status >= 400 and call.problem is None:
             call.code, call.problem = (
                 reply.header("x-amzn-errortype") or str(reply.status),
@@ -182,7 +187,10 @@ class OtherServices:
         if kept.is_change(request):
             with self._changing:
                 reply = moto.call(request)
-                kept.keep(self.disk, moto, request, reply)
+                try:
+                    kept.keep(self.disk, moto, request, reply)
+                except (sqlite3.Error, UnreadableFile) as error:
+                    raise InternalServiceError(f"It was done, but would not outlive the server: {error}") from error
                 return reply
         reply = moto.call(request)
         if request.service == "sts" and request.operation == "GetCallerIdentity":
@@ -251,6 +259,12 @@ def kept_beside(settings: Settings) -> Path | None:
 
 async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], /, **members: Any) -> Answer:
     return aws_json.answer(name, await function(**members))
+
+
+def _refusal(error: AWSError, service: str, call: Call, scope: Scope) -> Reply:
+    call.code, call.problem = error.code, error.message
+    shape, body = shaped(error, service, scope, call.request_id.decode())
+    return Reply(error.status, shape, body)
 
 
 async def _no_mlflow() -> str | None:

@@ -118,7 +118,7 @@ def authenticate(
         )
         return Caller(access_key_id, "sigv4")
     if not scheme.startswith(b"AWS4-"):
-        if service == "s3" and b"AWSAccessKeyId=" in query_string:
+        if service == "s3" and (scheme == b"AWS" or b"AWSAccessKeyId=" in query_string):
             raise AccessDeniedException("Only signatures of version 4 are verified: Config(signature_version='s3v4')")
         raise AccessDeniedException(_MISSING)
     if scheme != sigv4.ALGORITHM.encode():

@@ -77,7 +77,7 @@ def create_runtime(aws: AWS, name: str = "made") -> dict[str, Any]:
         agentRuntimeName=name,
         agentRuntimeArtifact={
             "containerConfiguration": {"containerUri": "123456789012.dkr.ecr.us-west-2.amazonaws.com/a:1"}
-        },  # noqa: E501
+        },
         networkConfiguration={"networkMode": "PUBLIC"},
         roleArn="arn:aws:iam::123456789012:role/r",
     )
@@ -96,7 +96,7 @@ def test_runtimes_of_the_map_are_listed_beside_those_that_were_made(aws: AWS) ->
         agentRuntimeId=made["agentRuntimeId"],
         agentRuntimeArtifact={
             "containerConfiguration": {"containerUri": "123456789012.dkr.ecr.us-west-2.amazonaws.com/a:2"}
-        },  # noqa: E501
+        },
         networkConfiguration={"networkMode": "PUBLIC"},
         roleArn="arn:aws:iam::123456789012:role/r",
     )

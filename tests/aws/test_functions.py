@@ -47,8 +47,8 @@ def zipped(source: str, name: str = "lambda_function.py") -> bytes:
 
 def create(aws: AWS, source: str = ECHO, name: str = "f", **more: Any) -> str:
     given: dict[str, Any] = {
-        "Runtime": "python3.12", "Handler": "lambda_function.handler", "Timeout": 20, "Code": {"ZipFile": zipped(source)},
-        **more,
+        "Runtime": "python3.12", "Handler": "lambda_function.handler", "Timeout": 20,
+        "Code": {"ZipFile": zipped(source)}, **more,
     }  # fmt: skip
     iam = aws.client("iam")
     with suppress(iam.exceptions.EntityAlreadyExistsException):
@@ -125,7 +125,7 @@ def test_new_code_and_a_new_configuration_take_effect(aws: AWS) -> None:
     client.update_function_configuration(FunctionName="changing", Handler="lambda_function.other")
     assert invoke(aws, "changing")[1] == 3
     client.delete_function(FunctionName="changing")
-    with pytest.raises(client.exceptions.ResourceNotFoundException, match="Function not found: .*:function:changing"):
+    with pytest.raises(client.exceptions.ResourceNotFoundException, match=r"Function not found: .*:function:changing"):
         invoke(aws, "changing")
 
 
@@ -148,7 +148,9 @@ def test_events_are_taken_and_done_later(aws: AWS) -> None:
 @pytest.mark.parametrize(
     ("source", "more", "error"),
     [
-        ("def handler(e, c):\n    raise ValueError('broken')\n", {}, {"errorType": "ValueError", "errorMessage": "broken"}),
+        ("def handler(e, c):\n    raise ValueError('broken')\n", {}, {
+            "errorType": "ValueError", "errorMessage": "broken",
+        }),
         ("import absent\n", {}, {
             "errorType": "Runtime.ImportModuleError",
             "errorMessage": "Unable to import module 'lambda_function': No module named 'absent'",
@@ -204,7 +206,7 @@ def test_what_cannot_be_run_here_is_refused(aws: AWS) -> None:
         aws.client("lambda").invoke(FunctionName="fine", Payload=b"{")
 
 
-def with_lambda(arn: str, **hyperparameters: object) -> dict[str, Any]:
+def with_lambda(arn: str, **hyperparameters: Any) -> dict[str, Any]:
     document = training(**hyperparameters)
     document["AgentConfig"] = {"CustomAgentLambdaConfig": {"LambdaArn": arn}}
     return document
@@ -216,7 +218,7 @@ def test_a_job_s_agent_is_a_function_that_was_created(aws: AWS) -> None:
         source = (
             AGENT
             + "\ndef handler(event, context):\n    print('rollout', event['metadata']['rolloutId'])\n    good(event)\n"
-        )  # noqa: E501
+        )
         arn = create(own, source, "agent")
         own.create(with_lambda(arn))
         job = own.ended()
@@ -242,3 +244,19 @@ def test_a_job_whose_function_fails_says_how(source: str, reason: str) -> None:
         job = own.ended()
         assert job["JobStatus"] == "Failed"
         assert reason in job["FailureReason"]
+
+
+def test_a_function_outlives_the_server(database: Any) -> None:
+    settings = {"durability": "full", "database": str(database)}
+    with aws_with("good", **settings) as own:
+        create(own, "def handler(event, context): return 'here'\n", "kept")
+        assert invoke(own, "kept")[1] == "here"
+    with aws_with("good", **settings) as own:
+        assert invoke(own, "kept")[1] == "here"
+
+
+def test_a_function_s_own_calls_come_here_also_where_signatures_are_verified() -> None:
+    source = "import boto3\ndef handler(e, c): return boto3.client('sts').get_caller_identity()['Account']\n"
+    with aws_with("good", key_pairs=("a:b",), auth="strict") as own:
+        create(own, source, "calling")
+        assert invoke(own, "calling")[1] == "123456789012"

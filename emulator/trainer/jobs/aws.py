@@ -101,8 +101,8 @@ class AWS:
         try:
             found = await asyncio.to_thread(lambda: self._client("sagemaker").describe_pipeline(PipelineName=name))
         except ClientError as error:
-            # moto 5.2.5 says ValidationError, and AWS ResourceNotFound.
-            if error.response.get("Error", {}).get("Code") in {"ValidationError", "ResourceNotFound"}:
+            # moto 5.2.5 says ValidationException, and AWS ResourceNotFound.
+            if error.response.get("Error", {}).get("Code") in {"ValidationException", "ResourceNotFound"}:
                 return None
             raise
         return found["PipelineArn"], found["PipelineDefinition"]
