@@ -53,7 +53,7 @@ class Run:
     report: Mapping[str, Any]
     left: Sequence[str]  #: other hosts that it tried to reach
 
-    def get(self, path: str, **parameters: object) -> Any:
+    def get(self, path: str, **parameters: str | int) -> Any:
         """A document of the emulator's own API."""
         answer = httpx2.get(f"{self.url}/_emulator/{path}", params=parameters)
         answer.raise_for_status()
@@ -88,7 +88,7 @@ class Run:
 def ran(script: str, folder: Path, **settings: Any) -> Iterator[Run]:
     """A script of this folder, after it has ended, and while its server still runs."""
     report, notes = folder / "report.json", folder / "left.json"
-    given = {
+    given: dict[str, Any] = {
         "port": 0,
         "database": str(folder / "emulator.db"),
         "model": f"scripted:{ROOT}/examples/arithmetic_model.yaml",
