@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from emulator.job import Job
     from emulator.trainer.agents import Agent
     from emulator.trainer.jobs.runner import Jobs
-    from emulator.trainer.jobs.services import Services
+    from emulator.trainer.jobs.services import Services, Tracker
+    from emulator.trainer.mlflow.server import MlflowServer
 
 #: The real trainer's rate of new rollouts, a second.
 AWS_RATE = 5.0
@@ -37,13 +38,14 @@ class ControlPlane:
         store: Store,
         url: str,
         *,
+        mlflow: MlflowServer | None,
         calls: Calls,
         authenticate: Authenticate,
         authorize: Authorize,
     ) -> None:
-        """`url`: where this server is reached."""
+        """`url`: where this server is reached; `mlflow`: who hears of jobs."""
         self._store = store
-        self._make_services = partial(_services, settings, store, calls.conduct, url)
+        self._make_services = partial(_services, settings, store, calls.conduct, url, mlflow)
         self._jobs: Jobs | None = None
         control = Control(store, self, settings.region, settings.own_account, settings.limits == "aws")
         #: By what `X-Amz-Target` says.
@@ -91,10 +93,9 @@ async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]
     return aws_json.answer(name, await function(**members))
 
 
-def _services(settings: Settings, store: Store, conduct: Conduct, url: str) -> Services:
+def _services(settings: Settings, store: Store, conduct: Conduct, url: str, mlflow: MlflowServer | None) -> Services:
     from emulator.trainer.jobs.aws import AWS
     from emulator.trainer.jobs.services import Services
-    from emulator.trainer.jobs.untracked import Untracked
     from emulator.trainer.runtime import LocalRuntime
 
     key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
@@ -102,11 +103,22 @@ def _services(settings: Settings, store: Store, conduct: Conduct, url: str) -> S
         store=store,
         runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=AWS(url, settings.region, (key_id, secret)),
-        tracker=Untracked(),
+        tracker=_tracker(mlflow, store),
         find_agent=partial(_find_agent, settings, url),
         export=partial(_export, store),
         rate=AWS_RATE if settings.limits == "aws" else None,
     )
+
+
+def _tracker(mlflow: MlflowServer | None, store: Store) -> Tracker:
+    if mlflow is None:
+        from emulator.trainer.jobs.untracked import Untracked
+
+        return Untracked()
+    from emulator.trainer.jobs.training import NO_UPDATE
+    from emulator.trainer.mlflow.tracker import MlflowTracker
+
+    return MlflowTracker(mlflow, store, NO_UPDATE)
 
 
 def _find_agent(settings: Settings, url: str, arn: str, timeout: float) -> Agent:

@@ -140,6 +140,16 @@ class Settings:
     policy_update: Literal["none"] = _setting(
         "none", "none: a training job rolls out and counts, and leaves the model as it is", "jobs"
     )
+    mlflow: str = _setting(
+        "serve",
+        "who hears of jobs that name an MLflow: serve (`mlflow server`, started as a child when first needed; comes "
+        "with the extra mlflow), http://HOST:PORT (one that runs), or off",
+        "jobs",
+        metavar="serve|off|URL",
+    )
+    mlflow_python: str | None = _setting(
+        None, "interpreter that has MLflow installed, for --mlflow serve", "jobs", metavar="FILE"
+    )
     region: str = _setting("us-west-2", "region that this server stands for", "semantics", metavar="REGION")
     auth: Literal["lenient", "strict"] = _setting(
         "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified", "authentication"
@@ -215,6 +225,8 @@ class Settings:
         _check_database(self)
         if self.record is not None and not self.model.startswith("cassette:"):
             raise InvalidSetting("record: needs --model cassette:FILE, which says where to")
+        if self.mlflow not in {"serve", "off"} and not self.mlflow.startswith(("http://", "https://")):
+            raise InvalidSetting(f"mlflow: {self.mlflow!r} is neither serve nor off, nor a URL")
         for text in self.agents:
             if not _split_agent(text)[2]:
                 raise InvalidSetting(f"agents: {text!r} names no agent: ARN=AGENT")

@@ -68,9 +68,10 @@ class Origin:
     async def send(
         self, method: str, target: str, document: object = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send a request, with a document as its body, and read the whole answer. Raises HTTPError."""
+        """Send a request, with a document or its JSON as the body, and read the whole answer. Raises HTTPError."""
         fields = {"accept": "application/json", "user-agent": f"job-runtime-local/{__version__}"}
-        body = b"" if document is None else json.dumps(document).encode()
+        document = b"" if document is None else document
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
         if body:
             fields["content-type"] = "application/json"
         try:
