@@ -58,6 +58,7 @@ def _trace(
         attributes["reward"] = float(result.reward)
     failure = None if result.failure is None else f"{result.failure.text}: {result.failure.reason}"
     yield ids.span("trajectory", None, record.created_at, ended_at, attributes, failure)
+    # ASSUMED: turns count from 0, as everywhere here, and tools are beside them, not below.
     for place, (turn, completion) in enumerate(zip(turns, read, strict=True)):
         yield ids.span(f"turn-{turn.number}", "trajectory", turn.arrived_at, turn.ended_at, *_turn(turn, completion))
         until = turns[place + 1].arrived_at if place + 1 < len(turns) else turn.ended_at
@@ -69,7 +70,7 @@ def _trace(
                 "mlflow.spanInputs": _arguments(function.get("arguments")),
                 "mlflow.spanOutputs": answers.get(str(call.get("id"))),
             }
-            key = f"turn-{turn.number} {number}"
+            key = f"turn-{turn.number} tool-{number}"
             # From the answer that asked for it to the next question: when it really ran, nobody tells.
             yield ids.span(function["name"], "trajectory", turn.ended_at, max(until, turn.ended_at), called, key=key)
 
