@@ -46,6 +46,7 @@ class Jobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._services.tracker.aclose()
 
     def _begin(self, job: Job, *, resumed: bool) -> None:
         task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
