@@ -10,19 +10,16 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from emulator import management
 from emulator.aws import OtherServices, service_of
 from emulator.aws.services import Verify
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.control import ControlPlane
-from emulator.inference.model_server import ModelServer
+from emulator.faults import Fault, Faults
+from emulator.inference.chosen import make_model_server
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
@@ -48,6 +45,11 @@ from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 from emulator.tracing import make_tracing
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
 
@@ -62,7 +64,10 @@ class App:
     """The emulator as an ASGI application. `start` before it serves, `aclose` after."""
 
     def __init__(self, settings: Settings, url: str) -> None:
-        """`url`: where it will be reached. Raises InvalidSetting for a model server that cannot be."""
+        """`url`: where it will be reached.
+
+        Raises InvalidSetting for a model server that cannot be, and for a wrong plan of faults.
+        """
         self.settings = settings
         address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
@@ -76,7 +81,8 @@ class App:
         self.metrics = Metrics()
         self._tracing = make_tracing(os.environ)
         self._calls = Calls(self.metrics, self._tracing)
-        runtime = Runtime(
+        self.conduct = self._calls.conduct
+        self._runtime = runtime = Runtime(
             self.store, self.model_server, self.metrics, settings.max_answer_bytes, settings.max_in_flight
         )
         # The runtime's paths are looked up here, before Starlette's router: they are the hot path.
@@ -114,13 +120,32 @@ class App:
             created_function=self.other_services.created_function,
             tags_of_others=self.other_services.tags_of_others,
         )
-        pages = management.routes(
-            self.store, self.model_server, settings, self.metrics, reset=self.other_services.reset
-        )
-        self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
-        self._starlette.router.redirect_slashes = False
+        self.faults = Faults(_plan(settings), switch=self._switch_faults)
+        self.faults.restore()
+        self._starlette: Starlette | None = None  # who samples does not wait for its import
+        self._one_imports = asyncio.Lock()
         self._open: set[Exchange] = set()  # requests under way
         self._one_ended = asyncio.Event()
+
+    def _switch_faults(self, is_on: bool) -> None:
+        """Put what has calls suffer faults in their way, or take it out: who wants none pays nothing for it."""
+        if not is_on:
+            self._runtime.model_server = self.model_server
+            for endpoint in self._endpoints.values():
+                endpoint.interfere = None
+            return
+        from emulator.faults.interference import Interference
+        from emulator.faults.model import FaultyModelServer
+
+        self._runtime.model_server = FaultyModelServer(
+            self.model_server,
+            answer_timeout=self.settings.model_answer_timeout,
+            idle_timeout=self.settings.model_idle_timeout,
+        )
+        interference = Interference(self.faults)
+        for operation in OPERATIONS:
+            for path in operation.paths if operation.model else ():
+                self._endpoints[path].interfere = interference
 
     async def start(self) -> None:
         """Open the database and start the model server. Raises DatabaseError, ModelServerError."""
@@ -170,6 +195,19 @@ class App:
             async with asyncio.timeout(LAST_WORDS):
                 await self.drained()
 
+    async def reset(self) -> None:
+        """Break off every request, and forget everything. Raises StoreError."""
+        tasks = [exchange.task for exchange in self._open]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
+        await self.store.reset()
+        await self.other_services.reset()
+        self.model_server.reset()
+        self.faults.restore()
+        self.conduct.clear()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange: Exchange = scope["extensions"][EXCHANGE]
@@ -202,7 +240,8 @@ class App:
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
             if is_page:
-                await self._starlette(scope, receive, send)
+                starlette = self._starlette or await self._first_page()
+                await starlette(scope, receive, send)
             elif service is not None:
                 await self.other_services.serve(service, call, scope, receive, send)
             else:
@@ -212,47 +251,46 @@ class App:
         finally:
             self._calls.end(call, scope)
 
+    async def _first_page(self) -> Starlette:
+        """What serves pages, imported off the event loop."""
+        async with self._one_imports:
+            if self._starlette is None:
+                self._starlette = await asyncio.to_thread(self._pages)
+            return self._starlette
 
-def make_model_server(settings: Settings) -> ModelServer:
-    """The model server that `--model` names. Raises InvalidSetting."""
-    kind, _, rest = settings.model.partition(":")
+    def _pages(self) -> Starlette:
+        from starlette.applications import Starlette
+
+        from emulator import management
+
+        async def not_found(request: Request, _error: Exception) -> Response:
+            what = f"{request.method} {request.url.path}"
+            return management.refuse(UnknownOperationException(f"{what} is not a page of the emulator"))
+
+        pages = management.routes(
+            self.store,
+            self.model_server,
+            self.settings,
+            self.metrics,
+            self.faults,
+            self.conduct,
+            reset=self.other_services.reset,
+        )
+        starlette = Starlette(routes=pages, exception_handlers={404: not_found, 405: not_found})
+        starlette.router.redirect_slashes = False
+        return starlette
+
+
+def _plan(settings: Settings) -> tuple[Fault, ...]:
+    """The faults of `--faults`. Raises InvalidSetting."""
+    if settings.faults is None:
+        return ()
+    from emulator.faults.plan import InvalidPlan, read_plan
+
     try:
-        match kind:
-            case "scripted" if not rest:
-                from emulator.inference.scripted import ScriptedServer
-
-                return ScriptedServer()
-            case "http" | "https":
-                return _remote_server(settings, settings.model)
-            case "vllm":
-                from emulator.inference.vllm import VLLMServer, parse_vllm
-
-                model, arguments = parse_vllm(rest)
-                return VLLMServer(
-                    model=model,
-                    arguments=arguments,
-                    python=settings.vllm_python,
-                    log_file=Path(settings.vllm_log),
-                    connect=partial(_remote_server, settings),
-                )
-            case "cassette":
-                raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
-    except ValueError as error:
-        raise InvalidSetting(f"model: {error}") from None
-    raise InvalidSetting(f"model: {kind!r} is none of 'scripted', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'")
-
-
-def _remote_server(settings: Settings, url: str) -> ModelServer:
-    from emulator.inference.remote import RemoteServer
-
-    return RemoteServer(
-        url,
-        connect_timeout=settings.model_connect_timeout,
-        answer_timeout=settings.model_answer_timeout,
-        idle_timeout=settings.model_idle_timeout,
-        api_key=settings.model_api_key,
-        rewrite_model=settings.rewrite_model,
-    )
+        return read_plan(Path(settings.faults))
+    except InvalidPlan as error:
+        raise InvalidSetting(f"faults: {error}") from None
 
 
 def _authentication(settings: Settings) -> Authenticate:
@@ -300,8 +338,3 @@ def _authorization(settings: Settings) -> Authorize:
             raise AccessDeniedException(f"The caller may not use {arguments['job_arn']}")
 
     return check
-
-
-async def _not_found(request: Request, _error: Exception) -> Response:
-    error = UnknownOperationException(f"{request.method} {request.url.path} is not a page of the emulator")
-    return management.refuse(error)

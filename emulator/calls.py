@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from time import perf_counter
 
 from starlette.types import Scope
 
+from emulator.conduct import MESSAGE, CallRecord, Conduct
 from emulator.metrics import Metrics
 from emulator.tracing import Spans, Tracing
 
@@ -23,6 +25,9 @@ _FREE_BITS = ~(0xF << 76 | 0b11 << 62)
 
 #: The operation of a request for none; and of one for `/_emulator/`, which is not counted.
 UNKNOWN, MANAGEMENT = "Unknown", "Management"
+
+#: Operations whose requests ask for something new each time, which only their bodies tell apart.
+SAMPLING = frozenset({"Sample", "SampleWithResponseStream", "ChatCompletions", "Completions"})
 
 #: What `Call.code` says besides the names of AWS's errors.
 OK = "ok"
@@ -55,6 +60,9 @@ class Call:
     status: int | None = None
     code: str = OK
     problem: str | None = None  #: what was wrong, for the log
+    reason: str | None = None  #: the exception of the domain from which the error was made, by its name
+    retry_after: str | None = None  #: as the client was told
+    body: bytes = b""  #: of the request, until the call is over
     is_over: bool = False
     spans: Spans | None = None
 
@@ -95,6 +103,7 @@ class Calls:
     def __init__(self, metrics: Metrics, tracing: Tracing | None) -> None:
         self.metrics = metrics
         self._tracing = tracing
+        self.conduct = Conduct()
 
     def begin(self, operation: str, scope: Scope) -> Call:
         """A request has arrived; from now on it is what `current_call` finds here."""
@@ -126,8 +135,35 @@ class Calls:
                 trajectory_id=call.trajectory_id,
                 turn=call.turn,
             )
+        if call.code != OK or self.conduct.trajectories:
+            self._note(call, scope, ended_at)
+        call.body = b""
         self._log(call, scope)
         call.is_over = True
+
+    def _note(self, call: Call, scope: Scope, ended_at: float) -> None:
+        """Remember a call that failed, and any that comes after such a one in its trajectory."""
+        if call.job_arn is None or call.trajectory_id is None:
+            return
+        key = (call.job_arn, call.trajectory_id)
+        if call.code == OK and key not in self.conduct.trajectories:
+            return
+        attempt = dict(scope["headers"]).get(b"amz-sdk-request", b"")
+        record = CallRecord(
+            operation=call.operation,
+            request_id=call.request_id.decode(),
+            code=call.code,
+            status=call.status,
+            message=call.problem and call.problem[:MESSAGE],
+            reason=call.reason,
+            retry_after=call.retry_after,
+            same=hash((call.operation, call.body if call.operation in SAMPLING else b"")),
+            is_sdk_retry=b"attempt=" in attempt and b"attempt=1" not in attempt.split(b";"),
+            arrived=call.arrived_at,
+            ended=ended_at,
+            at=time.time_ns() // 1000 - int((ended_at - call.arrived_at) * 1e6),
+        )
+        self.conduct.note(key, record)
 
     @staticmethod
     def _log(call: Call, scope: Scope) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from emulator.calls import Calls
+from emulator.conduct import Conduct
 from emulator.job import JobArn
 from emulator.operations import CONTROL_OPERATIONS, Control
 from emulator.protocol import aws_json
@@ -62,7 +63,7 @@ class ControlPlane:
         self._store = store
         self._agents = _Agents(settings, url, created_function)
         self._make_cloud = partial(_cloud, settings, url)
-        self._make_services = partial(_services, settings, store, url, self._agents.find)
+        self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find)
         self._jobs: Jobs | None = None
         self._pipelines: PipelineRuns | None = None
         control = Control(store, self, self, settings.region, settings.own_account, settings.limits == "aws")
@@ -158,14 +159,14 @@ def _cloud(settings: Settings, url: str) -> AWS:
     return AWS(url, settings.region, (key_id, secret))
 
 
-def _services(settings: Settings, store: Store, url: str, find_agent: FindAgent) -> Services:
+def _services(settings: Settings, store: Store, conduct: Conduct, url: str, find_agent: FindAgent) -> Services:
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.jobs.untracked import Untracked
     from emulator.trainer.runtime import LocalRuntime
 
     return Services(
         store=store,
-        runtime=LocalRuntime(store, endpoint=url, region=settings.region),
+        runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=_cloud(settings, url),
         tracker=Untracked(),
         find_agent=find_agent,
@@ -213,8 +214,8 @@ def _agent_environment(url: str, region: str) -> Mapping[str, str]:
 
 
 async def _export(store: Store, job_arn: str) -> bytes:
-    from emulator.export import Plan, Selection, Tally, export
+    from emulator.export import Plan, Tally, export
     from emulator.store.queries import TrajectoryFilter
 
-    plan = Plan(Selection(TrajectoryFilter(job_arn)))
+    plan = Plan(TrajectoryFilter(job_arn))
     return await store.read(lambda connection: b"".join(export(connection, plan, Tally())))

@@ -9,16 +9,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from emulator.commands import Refused
 from emulator.commands.db import add_database_option, database_of
-from emulator.commands.terminal import visible
 from emulator.commands.trajectories import add_filter, read_filter, reading
+from emulator.terminal import visible
 
 if TYPE_CHECKING:
-    from emulator.export import Selection, Tokenizer
+    from emulator.export import Tokenizer
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,14 +66,19 @@ def _number(text: str) -> float:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from emulator.export import NoParquet, Plan, Tally, export
+    from emulator.export import InvalidExport, NoParquet, Plan, Tally, export
 
     file = given.file or ("parquet" if given.output is not None and given.output.suffix == ".parquet" else "jsonl")
-    if given.format == "trl" and given.purpose is None:
-        raise Refused("--format trl: --for says what the data set is for: sft, grpo or dpo")
-    plan = Plan(_selection(given), given.format, given.purpose or "sft", file, given.advantage)
+    which = replace(read_filter(given), trajectory_id=given.trajectory, group=given.group, eligible=given.eligible)
+    plan = Plan(
+        which, given.failed, given.min_reward, given.max_reward, given.format, given.purpose, file, given.advantage
+    )
+    if file == "parquet" and given.output is None and sys.stdout.isatty():
+        raise Refused("parquet is nothing to read in a terminal: --output names a file")
     try:
         plan.check()
+    except InvalidExport as error:
+        raise Refused(f"--{error}") from None
     except NoParquet as error:
         raise Refused(str(error)) from None
     tally = Tally()
@@ -84,24 +90,9 @@ def _export(given: argparse.Namespace) -> int:
         for piece in export(connection, plan, tally, tokenizer):
             output.write(piece)
         output.flush()
-    print(visible(f"{given.output or 'stdout'}: {tally}"), file=sys.stderr)
+    if given.output is not None or tally.left_out:
+        print(visible(f"{given.output or 'stdout'}: {tally}"), file=sys.stderr)
     return 0
-
-
-def _selection(given: argparse.Namespace) -> Selection:
-    """Raises Refused."""
-    from dataclasses import replace
-
-    from emulator.export import Selection
-
-    which = replace(
-        read_filter(given),
-        trajectory_id=given.trajectory,
-        group=given.group,
-        eligible=given.eligible,
-        unfailed=not (given.failed or given.format == "native" or given.status == "failed"),
-    )
-    return Selection(which, given.min_reward, given.max_reward)
 
 
 @contextmanager

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from emulator.trainer.dispatch import Limits
     from emulator.trainer.payloads import InferenceParameters
 
+#: Seconds that rollouts in flight get to end when the run is interrupted.
+GRACE = 10.0
+
 EPILOG = """\
 agents:
   {targets}
@@ -30,7 +33,6 @@ Without --endpoint an emulator runs in this process, and takes every option of `
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the run's own options, and those of `serve`."""
-    from emulator.commands.rollout_run import GRACE
     from emulator.trainer.agents import TARGETS
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emulator.commands import Refused
+from emulator.commands.rollout import GRACE
 from emulator.commands.rollout_runtime import embedded_runtime, running_runtime
 from emulator.commands.rollout_view import View, print_table
 from emulator.settings import Settings
@@ -24,9 +25,6 @@ from emulator.trainer.journal import Journal, JournalError
 from emulator.trainer.payloads import InferenceParameters, Spelling
 from emulator.trainer.rollouts import Rollout, RolloutResult, Row
 from emulator.trainer.runtime import Runtime, RuntimeGone
-
-#: Seconds that rollouts in flight get to end when the run is interrupted.
-GRACE = 10.0
 
 
 class Run:
@@ -48,6 +46,7 @@ class Run:
         self._inference = inference
         self._ks = ks
         self._interrupted = 0
+        self._verdict: dict[str, Any] = {}
 
     async def run(self) -> int:
         """Raises Refused."""
@@ -64,6 +63,7 @@ class Run:
             self._compare(journal)
             async with self._runtime() as runtime:
                 await self._roll_out(runtime, journal)
+                self._verdict = await runtime.verdict(journal.past.run["job_arn"])
             is_over = self._report(journal, began_at)
         except (AgentFailed, InvalidAgent, JournalError) as error:
             raise Refused(str(error)) from None
@@ -170,6 +170,7 @@ class Run:
             planned=planned,
             interrupted=len(past.results) < planned,
             times={"began_at": began_at, "ended_at": _now()},
+            verdict=self._verdict,
             threshold=given.success_threshold,
             ks=self._ks,
         )

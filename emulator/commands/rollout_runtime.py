@@ -56,7 +56,7 @@ async def embedded_runtime(settings: Settings, patience: float) -> AsyncIterator
 
     try:
         await _until_ready(problem, patience)
-        yield LocalRuntime(server.app.store, endpoint=server.url, region=settings.region)
+        yield LocalRuntime(server.app.store, server.app.conduct, endpoint=server.url, region=settings.region)
     finally:
         server.stop()
         await serving

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emulator.commands.terminal import make_console, visible
+from emulator.terminal import make_console, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -116,6 +116,8 @@ def print_table(document: Mapping[str, Any], path: Path) -> None:
             row("", f"{each['count']} × {each['reason']}")
         if (more := len(failure["reasons"]) - SHOWN_REASONS) > 0:
             row("", f"… and {more} other reasons")
+    found = document["verdict"]["counts"]
+    row("conduct", "  ".join(f"{kind}: {count}" for kind, count in found.items()) or "nothing to complain of")
     row("report", str(path))
     console.print(table)
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emulator.address import Address
 from emulator.commands import Refused
 from emulator.commands.db import add_database_option, database_of
-from emulator.commands.terminal import make_console, prepare_output, visible
+from emulator.terminal import make_console, prepare_output, visible
 from emulator.trajectory import Status
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def rewards_text(rewards: Sequence[float] | None) -> str:
 
 
 def _show(given: argparse.Namespace) -> int:
-    from emulator.commands.conversation import print_trajectory
+    from emulator.conversation import write_trajectory
     from emulator.store import queries
 
     with reading(database_of(given)) as connection:
@@ -124,7 +124,8 @@ def _show(given: argparse.Namespace) -> int:
             jobs = ", ".join(record.job_arn for record in found)
             raise Refused(visible(f"several jobs have a trajectory {given.trajectory_id}; --job names one of {jobs}"))
         turns = queries.turns_of(connection, found[0])
-    print_trajectory(make_console(), found[0], turns)
+    console = make_console()
+    write_trajectory(lambda text, style: console.print(text, style=style, soft_wrap=True), found[0], turns)
     sys.stdout.flush()
     return 0
 

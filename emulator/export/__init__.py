@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from emulator.advantages import OF_ONE_GROUP
 from emulator.export import native, openai, tokens, trl
-from emulator.export.rollouts import Companions, Rollout, Selection, Tally, rollouts
+from emulator.export.rollouts import Companions, Rollout, Selection, Tally, select_rollouts
 from emulator.export.shape import Shape
 from emulator.export.tokenizing import Ask, Tokenizer
 from emulator.export.writing import NoParquet, json_lines, parquet, require_parquet
+from emulator.store.queries import TrajectoryFilter
+from emulator.trajectory import Status
 
 __all__ = [
     "ADVANTAGES", "FILES", "FORMATS", "PURPOSES", "SCHEMAS",
@@ -49,9 +51,12 @@ class InvalidExport(Exception):
 class Plan:
     """What is exported, and as what."""
 
-    selection: Selection
+    which: TrajectoryFilter
+    failed: bool = False  #: also those that their agent gave up
+    least_reward: float | None = None
+    most_reward: float | None = None
     format: str = "native"
-    purpose: str = "sft"  #: of the format `trl`
+    purpose: str | None = None  #: of the format `trl`
     file: str = "jsonl"
     advantage: str = "group_based"
 
@@ -59,11 +64,13 @@ class Plan:
         """Raises InvalidExport, NoParquet."""
         choices = (
             ("format", self.format, FORMATS),
-            ("for", self.purpose, PURPOSES),
+            ("for", self.purpose if self.format == "trl" else PURPOSES[0], PURPOSES),
             ("file", self.file, tuple(FILES)),
             ("advantage", self.advantage, ADVANTAGES),
         )
         for name, value, known in choices:
+            if value is None:
+                raise InvalidExport(f"{name}: says what the data set is for: {', '.join(known)}")
             if value not in known:
                 raise InvalidExport(f"{name}: {value!r} is none of {', '.join(known)}")
         if self.file == "parquet":
@@ -76,8 +83,14 @@ class Plan:
             "native": native.SCHEMA,
             "openai": openai.SCHEMA,
             "tokens": tokens.SCHEMA,
-            "trl": {"sft": trl.SFT, "grpo": trl.GRPO, "dpo": trl.DPO}[self.purpose],
+            "trl": {"sft": trl.SFT, "grpo": trl.GRPO, "dpo": trl.DPO}[self.purpose or "sft"],
         }[self.format]
+
+    @property
+    def selection(self) -> Selection:
+        """Which trajectories are exported. `native` has everything; the others leave out what nobody may train on."""
+        failed = self.failed or self.format == "native" or self.which.status is Status.FAILED
+        return Selection(replace(self.which, unfailed=not failed), self.least_reward, self.most_reward)
 
 
 def export(connection: Connection, plan: Plan, tally: Tally, tokenizer: Tokenizer | None = None) -> Iterator[bytes]:
@@ -99,7 +112,7 @@ def _rows(connection: Connection, plan: Plan, tally: Tally, tokenizer: Tokenizer
         tokens.SCHEMA: (tokens.TokenRows(plan.advantage, tokenizer), "eligible"),
     }
     rows_of, companions = make[plan.schema]
-    for rollout in rollouts(connection, plan.selection, companions, tally):
+    for rollout in select_rollouts(connection, plan.selection, companions, tally):
         for row in rows_of(rollout):
             tally.rows += 1
             yield row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,8 +136,3 @@ def _arrow_value(value: Any, kind: Kind | Many | Shape) -> Any:
     if isinstance(kind, Mapping):
         return arrow_row(value, kind)
     return value
-
-
-def schema_text(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema as the file in docs/ has it."""
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

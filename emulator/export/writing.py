@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PIECE = 256 * 1024
 
 #: A row group is about as large, or a row: so much is in memory at once.
-ROW_GROUP = 16 * 1024 * 1024
+ROW_GROUP = 8 * 1024 * 1024
 
 #: Rows of a row group, however small.
 ROW_GROUP_ROWS = 20_000

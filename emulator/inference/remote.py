@@ -78,6 +78,9 @@ class RemoteServer:
             return Health(False, str(error))
         return Health(status < 500, f"GET /v1/models answered {status}")
 
+    def reset(self) -> None:
+        """Nothing to forget."""
+
     async def aclose(self) -> None:
         """End all connections; answers still on their way break."""
         await self._client.aclose()

@@ -104,6 +104,9 @@ class VLLMServer:
         health = await self._server.health()
         return Health(health.ready, f"vLLM: {health.detail}")
 
+    def reset(self) -> None:
+        """Nothing to forget."""
+
     async def aclose(self) -> None:
         """End vLLM with all its processes; returns when they are gone."""
         if self._supervisor is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from emulator.conduct import Conduct
 from emulator.documents import to_json
+from emulator.faults import Faults
 from emulator.inference.model_server import ModelServer
 from emulator.metrics import Metrics
 from emulator.protocol.answer import Answer
@@ -23,6 +25,8 @@ class Emulator:
     settings: Settings
     metrics: Metrics
     scrape: Scrape
+    faults: Faults
+    conduct: Conduct
     reset_others: Callable[[], Awaitable[None]]  #: forgets what is not in the store
 
 

@@ -19,6 +19,7 @@ async def sample(runtime: Runtime, *, job_arn: str, trajectory_id: str, body: by
 
     Raises what `take_turn` raises, and `model_error` for what the model refused.
     """
+    # ASSUMED: Sample has no client token, so what is sent again, because its answer was lost, is another turn.
     capture = await take_turn(runtime, job_arn=job_arn, trajectory_id=trajectory_id, path=model_path(body), body=body)
     answer = await capture.read()
     if not capture.is_success:

@@ -41,9 +41,10 @@ _TOKEN_UNSIGNED = {b"X-Amz-Signature", b"Version"}
 _NO_PAYLOAD = sha256(b"").hexdigest().encode()
 
 # OBSERVED: the real service's one answer to any bad or expired Bearer token.
-_BAD_TOKEN = "Authentication failed: Please make sure your API Key is valid"  # noqa: S105
+BAD_TOKEN = "Authentication failed: Please make sure your API Key is valid"  # noqa: S105
 # ASSUMED: how Job Runtime refuses SigV4 is not known. The texts here and below are those that other AWS
 # services send or document, less the canonical request that some append; the error is AccessDeniedException.
+EXPIRED = "The security token included in the request is expired"
 _MISSING = "Missing Authentication Token"
 _NOT_KNOWN = "The security token included in the request is invalid."
 _MISMATCH = (
@@ -104,7 +105,7 @@ def authenticate(
         try:
             return Caller(_verify_token(credentials, key_pairs, region, now), "bearer")
         except AccessDeniedException:
-            raise AccessDeniedException(_BAD_TOKEN) from None
+            raise AccessDeniedException(BAD_TOKEN) from None
     if not scheme and service == "s3" and b"X-Amz-Signature=" in query_string:
         access_key_id = _verify_presigned(
             method=method,
@@ -197,7 +198,7 @@ def _verify_token(token: bytes, key_pairs: Mapping[str, KeyPair], region: str | 
     try:
         url = base64.b64decode(token.removeprefix(_TOKEN_PREFIX), validate=True)
     except ValueError:
-        raise AccessDeniedException(_BAD_TOKEN) from None
+        raise AccessDeniedException(BAD_TOKEN) from None
     pairs = sigv4.query_pairs(url.removeprefix(_TOKEN_URL))
     claimed = dict(pairs)
     expires = claimed.get(b"X-Amz-Expires", b"")
@@ -213,7 +214,7 @@ def _verify_token(token: bytes, key_pairs: Mapping[str, KeyPair], region: str | 
         # ASSUMED: a token may be as far ahead of our clock as a signed request.
         or not -_SKEW <= now - signed_at <= timedelta(seconds=int(expires))
     ):
-        raise AccessDeniedException(_BAD_TOKEN)
+        raise AccessDeniedException(BAD_TOKEN)
     signed = [pair for pair in pairs if pair[0] not in _TOKEN_UNSIGNED]
     return _verify_signature(
         sigv4.canonical_request("POST", b"/", signed, {b"host": _TOKEN_HOST}, _NO_PAYLOAD),

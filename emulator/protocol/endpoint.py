@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
-from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer
+from emulator.protocol.answer import Answer, BrokenStream, Client, StreamAnswer
 from emulator.protocol.errors import (
     AccessDeniedException,
     AWSError,
@@ -32,6 +32,9 @@ Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
 #: Makes an operation's keyword arguments of header and body; raises AWSError.
 Decode = Callable[[Mapping[bytes, bytes], bytes], dict[str, Any]]
 
+#: Has a call suffer faults: the operation's name, its handler, the ASGI scope, the handler's arguments.
+Interfere = Callable[[str, Handler, Scope, Mapping[str, Any]], Awaitable[Answer | StreamAnswer]]
+
 #: Checks who calls; raises AccessDeniedException. Takes the ASGI scope and the whole body.
 Authenticate = Callable[[Scope, bytes], None]
 
@@ -45,7 +48,7 @@ Headers = list[tuple[bytes, bytes]]
 EXCHANGE = "job_runtime_local.exchange"
 
 
-class Exchange(Protocol):
+class Exchange(Client, Protocol):
     """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
 
     task: asyncio.Task[None]  #: which serves the request
@@ -57,8 +60,11 @@ class Exchange(Protocol):
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
 
-    async def write(self, piece: bytes) -> None:
-        """Write a piece of a stream that `send` has begun, none that is empty; returns when the next can be taken."""
+    def write(self, piece: bytes) -> bool:
+        """Write a piece of a stream that `send` has begun."""
+
+    def drop(self) -> None:
+        """Hang up, whatever is under way; `watch` hears of it as of a client that went away."""
 
     def watch(self, gone: Callable[[], object] | None) -> None:
         """Have `gone` called when the client goes away, at once if it has gone already; None: no longer."""
@@ -73,6 +79,8 @@ class Endpoint:
 
     `decode` None: nothing is decoded, the handler takes no arguments (GET /v1/models).
     """
+
+    interfere: Interfere | None = None  #: set while calls are to suffer faults, from any thread
 
     def __init__(
         self,
@@ -104,6 +112,8 @@ class Endpoint:
             answer = await self._answer(call, scope, receive)
             if not 200 <= answer.status < 300:
                 call.code = MODEL_ERROR
+                if isinstance(answer, Answer):
+                    call.retry_after = dict(answer.headers).get(b"retry-after", b"").decode("latin-1") or None
         except ClientGone:
             call.code = CLIENT_GONE
             self._calls.end(call, scope)
@@ -131,6 +141,7 @@ class Endpoint:
         refuse_other_sites(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)
         call.received_at = perf_counter()
+        call.body = body
         self._authenticate(scope, body)
         if self._decode is None:
             arguments = {}
@@ -138,7 +149,12 @@ class Endpoint:
             arguments = self._decode(headers, body)
             call.job_arn, call.trajectory_id = arguments.get("job_arn"), arguments.get("trajectory_id")
         self._authorize(arguments)
-        answer: Answer | StreamAnswer = await _while_connected(self._handler(**arguments), scope)
+        interfere = self.interfere
+        if interfere is None:
+            work = self._handler(**arguments)
+        else:
+            work = interfere(self._name, self._handler, scope, arguments)
+        answer: Answer | StreamAnswer = await while_connected(work, scope)
         return answer
 
     async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
@@ -148,7 +164,7 @@ class Endpoint:
         metrics.open_streams += 1
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
-            await _while_connected(answer.relay(exchange.write), scope)
+            await while_connected(answer.relay(exchange), scope)
         except ClientGone:
             call.code = CLIENT_GONE
         except asyncio.CancelledError:
@@ -202,7 +218,8 @@ def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_
 
 def refuse(call: Call, error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:
     """An error as the answer to a call."""
-    call.code, call.problem = error.code, error.message
+    call.code, call.problem, call.retry_after = error.code, error.message, error.retry_after
+    call.reason = None if error.__cause__ is None else type(error.__cause__).__name__
     return error_answer(error, body)
 
 
@@ -220,7 +237,7 @@ def _headers(answer: Answer | StreamAnswer, call: Call) -> Headers:
     return headers
 
 
-async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
+async def while_connected(work: Awaitable[Any], scope: Scope) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
     exchange: Exchange = scope["extensions"][EXCHANGE]
     task = exchange.task

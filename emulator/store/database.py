@@ -48,11 +48,17 @@ class Database(Protocol):
         Raises OutcomeUnknown; DatabaseUnavailable, and whatever `work` raises, having changed nothing.
         """
 
+    def can_checkpoint(self) -> bool:
+        """Whether what can be done of a checkpoint beside writing is done; begins it, if need be."""
+
     def checkpoint(self) -> None:
         """Do what is best done when there is nothing to write."""
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
+
+    def read_engine(self) -> Engine:
+        """An engine of read-only connections for a thread that reads as long as it takes."""
 
     def close(self) -> None:
         """Let it go."""

@@ -84,6 +84,10 @@ class PostgreSQL:
         assert self._writes is not None
         return self._writes.run(work, deadline)
 
+    def can_checkpoint(self) -> bool:
+        """There is nothing to do."""
+        return True
+
     def checkpoint(self) -> None:
         """The server does so by itself."""
 
@@ -112,6 +116,10 @@ class PostgreSQL:
             pool_timeout=10,
             pool_pre_ping=True,
         )
+
+    def read_engine(self) -> Engine:
+        """An engine of read-only connections for a thread that reads as long as it takes."""
+        return engine(self._url, PATIENT_READER)
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -13,6 +13,9 @@ from emulator.store.prefixes import MissingPrefix, Stored, missing_prefix, resto
 from emulator.store.schema import trajectories, turns
 from emulator.trajectory import Status, TurnStatus, UnknownTrajectory, is_eligible
 
+#: Values of one statement: SQLite takes 32,766.
+_PARAMETERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryRecord:
@@ -142,6 +145,19 @@ def count_trajectories(connection: Connection) -> dict[Status, int]:
     return {Status(row[0]): row[1] for row in connection.execute(query)}
 
 
+def count_turns(connection: Connection, ids: Sequence[int]) -> dict[int, dict[TurnStatus, int]]:
+    """How many turns of each status trajectories have, by the trajectories' own ids (`TrajectoryRecord.id`)."""
+    query = (
+        select(turns.c.trajectory, turns.c.status, func.count())
+        .where(turns.c.trajectory.in_(ids))
+        .group_by(turns.c.trajectory, turns.c.status)
+    )
+    counts: dict[int, dict[TurnStatus, int]] = {}
+    for trajectory, status, count in connection.execute(query):
+        counts.setdefault(trajectory, {})[TurnStatus(status)] = count
+    return counts
+
+
 def turns_of(connection: Connection, trajectory: TrajectoryRecord) -> list[TurnRecord]:
     """All turns of a trajectory, in the order in which their requests arrived. Raises DatabaseError for damage."""
     # In the order in which they were stored, in which each comes after its base.
@@ -216,12 +232,15 @@ def _filtered(which: TrajectoryFilter) -> Select[Any]:
 
 
 def _completed_turns(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
-    query = (
-        select(turns.c.trajectory, func.count())
-        .where(turns.c.trajectory.in_(ids), turns.c.status == TurnStatus.COMPLETED.value)
-        .group_by(turns.c.trajectory)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
+    found: dict[int, int] = {}
+    for some in (ids[at : at + _PARAMETERS] for at in range(0, len(ids), _PARAMETERS)):
+        query = (
+            select(turns.c.trajectory, func.count())
+            .where(turns.c.trajectory.in_(some), turns.c.status == TurnStatus.COMPLETED.value)
+            .group_by(turns.c.trajectory)
+        )
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found
 
 
 def _trajectory(row: Row[Any], completed_turns: int) -> TrajectoryRecord:

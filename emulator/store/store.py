@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
 from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
-from emulator.store.database import one_line, open_database
+from emulator.store.database import DatabaseError, one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
@@ -87,6 +88,10 @@ class Store:
         if self._readers is not None:
             await self._readers.dispose()
         self._database.close()
+
+    def read_engine(self) -> Engine:
+        """An engine that reads from any thread, where `read` wants the event loop's."""
+        return self._database.read_engine()
 
     async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
         """The trajectory and the number of a turn that arrives now.
@@ -178,15 +183,18 @@ class Store:
             return False
         return True
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
         """Returns when the agent has settled a trajectory (see `is_settled`), or `end_waiting` was called.
 
-        Raises UnknownTrajectory, StoreError.
+        `is_new`: nobody has settled it yet, which saves a look. Raises UnknownTrajectory, StoreError.
         """
         key = (job_arn, trajectory_id)
+        look_again = LOOK_AGAIN if self._database.is_shared else None
         with self._watches.watching(key) as settled:
+            if is_new:
+                await asyncio.wait((settled,), timeout=look_again)
             while not settled.done() and not is_settled(await self.read(queries.status_of, *key)):
-                await asyncio.wait((settled,), timeout=LOOK_AGAIN if self._database.is_shared else None)
+                await asyncio.wait((settled,), timeout=look_again)
 
     def end_waiting(self) -> None:
         """Have everybody return who waits in `settled`: the server is stopping."""
@@ -229,6 +237,15 @@ class Store:
             async with self._readers.connect() as connection:
                 return await connection.run_sync(query)
         except SQLAlchemyError as error:
+            raise StoreError(f"The database could not be read: {one_line(error)}") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only connection for a thread of the caller's, who reads as long as it takes. Raises StoreError."""
+        try:
+            with self._database.read_engine().connect() as connection:
+                yield connection
+        except (SQLAlchemyError, DatabaseError) as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:

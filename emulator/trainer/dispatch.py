@@ -124,8 +124,8 @@ class Dispatcher:
         """Ask the agent, and wait until it is done; what ended it."""
         to = Destination(self.job_arn, trajectory_id, self.runtime.endpoint, self.runtime.region)
         request = rollout_request(rollout.row, to, self.inference, self.spelling)
+        settling = asyncio.create_task(self.runtime.settled(self.job_arn, trajectory_id, is_new=True))
         asking = asyncio.create_task(self.agent.roll_out(request, trajectory_id))
-        settling = asyncio.create_task(self.runtime.settled(self.job_arn, trajectory_id))
         try:
             async with asyncio.timeout(self.limits.timeout):
                 await asyncio.wait((asking, settling), return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +160,8 @@ class Dispatcher:
             recorded = await self.runtime.recorded(self.job_arn, trajectory_id)
         if recorded is None:
             raise RuntimeGone(f"trajectory {trajectory_id} is gone: was the emulator reset?")
-        return Attempt(trajectory_id, failure_of(recorded, reason, given_up=given_up), seconds), recorded
+        failure = failure_of(recorded, reason, given_up=given_up)
+        return Attempt(trajectory_id, failure, seconds, given_up), recorded
 
 
 def _result(rollout: Rollout, attempts: list[Attempt], recorded: Recorded) -> RolloutResult:

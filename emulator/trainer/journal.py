@@ -46,8 +46,9 @@ class Journal:
         Raises JournalError.
         """
         self.path = path
-        self._unsynced: asyncio.Future[None] | None = None
-        self._syncing: asyncio.Task[None] | None = None
+        self._waiting: list[bytes] = []  # lines that are not written yet
+        self._written: asyncio.Future[None] | None = None  # when those will be on disk
+        self._writing: asyncio.Task[None] | None = None
         self._has_lines = False
         try:
             flags = os.O_RDWR | os.O_CLOEXEC | (0 if resume else os.O_CREAT)
@@ -82,8 +83,7 @@ class Journal:
                 f"{self.path}: a run was interrupted here: --resume goes on with it; remove the file to begin anew"
             )
         past = Past(dict(run))
-        self._write({"format": FORMAT, "version": VERSION, "run": past.run})
-        os.fsync(self._file)
+        self._write(_line({"format": FORMAT, "version": VERSION, "run": past.run}))
         folder = os.open(self.path.resolve().parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # so that the file has its name
@@ -133,33 +133,42 @@ class Journal:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
 
-    async def _append(self, line: Mapping[str, Any]) -> None:
-        """Write a line; one flush to the disk serves all that were written while the one before it took place."""
+    async def _append(self, document: Mapping[str, Any]) -> None:
+        """Add a line; one flush to the disk serves all that were added while the one before it took place."""
         self._has_lines = True
-        self._write(line)
-        if self._unsynced is None:
-            self._unsynced = asyncio.get_running_loop().create_future()
-        if self._syncing is None or self._syncing.done():
-            self._syncing = asyncio.create_task(self._sync())
-        await asyncio.shield(self._unsynced)
+        self._waiting.append(_line(document))
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_future()
+        written = self._written
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await asyncio.shield(written)
 
-    async def _sync(self) -> None:
-        while (waiting := self._unsynced) is not None:
-            self._unsynced = None
+    async def _write_all(self) -> None:
+        """Write until nothing waits. In a thread: who writes while a flush takes place is held up by it."""
+        while (written := self._written) is not None:
+            lines, self._waiting, self._written = self._waiting, [], None
             try:
-                await asyncio.to_thread(os.fsync, self._file)
-            except OSError as error:
-                waiting.set_exception(JournalError(f"{self.path}: {error.strerror}"))
+                await asyncio.to_thread(self._write, b"".join(lines))
+            except JournalError as error:
+                written.set_exception(error)
             else:
-                waiting.set_result(None)
+                written.set_result(None)
+        self._writing = None
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        rest = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    def _write(self, lines: bytes) -> None:
+        """Raises JournalError."""
+        rest = memoryview(lines)
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
+            os.fsync(self._file)
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror}") from None
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
 def result_document(result: RolloutResult) -> dict[str, Any]:
@@ -178,6 +187,7 @@ def result_document(result: RolloutResult) -> dict[str, Any]:
                 "trajectory_id": attempt.trajectory_id,
                 "failure": _failure_document(attempt.failure),
                 "seconds": round(attempt.seconds, 6),
+                "given_up": attempt.given_up,
             }
             for attempt in result.attempts
         ],
@@ -190,7 +200,7 @@ def result_from(document: Mapping[str, Any]) -> RolloutResult:
         document["row"],
         document["member"],
         tuple(
-            Attempt(each["trajectory_id"], _failure_from(each["failure"]), each["seconds"])
+            Attempt(each["trajectory_id"], _failure_from(each["failure"]), each["seconds"], each["given_up"])
             for each in document["attempts"]
         ),
         tuple(document["rewards"]),

@@ -51,7 +51,7 @@ class RemoteRuntime:
         document = {"job_arn": job_arn, "trajectory_id": trajectory_id, "group": group}
         await self._ask("POST", "/_emulator/trajectories", document | {"instance": json.loads(instance)})
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:  # noqa: ARG002
         """As the protocol has it."""
         target = f"/_emulator/settled/{_quoted(job_arn, trajectory_id)}?seconds={LONG_POLL}"
         while not is_settled(Status((await self._ask("GET", target))["status"])):
@@ -74,6 +74,10 @@ class RemoteRuntime:
             tuple(document["rewards"] or ()),
             tuple(map(_turn_tokens, document["turns"])),
         )
+
+    async def verdict(self, job_arn: str) -> dict[str, Any]:
+        """As the protocol has it."""
+        return await self._ask("GET", f"/_emulator/verdict?job={quote(job_arn)}")
 
     async def _ask(self, method: str, target: str, document: object = None) -> dict[str, Any]:
         return self._checked(await self._send(method, target, document))

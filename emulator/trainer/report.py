@@ -12,7 +12,9 @@ from typing import Any
 
 from emulator.trainer.journal import result_document
 from emulator.trainer.metrics import PASS_KS, reward_metrics, spread
-from emulator.trainer.rollouts import RolloutResult
+from emulator.trainer.rollouts import FailureText, RolloutResult
+from emulator.trainer.runtime import MOST_FINDINGS
+from emulator.verdict import KINDS, Finding
 
 FORMAT = "job-runtime-local/rollout-report"
 VERSION = 1
@@ -79,6 +81,7 @@ def report_document(
     planned: int,
     interrupted: bool,
     times: Mapping[str, str],
+    verdict: Mapping[str, Any],
     threshold: float = 1.0,
     ks: Sequence[int] = PASS_KS,
 ) -> dict[str, Any]:
@@ -104,7 +107,30 @@ def report_document(
         },
         "metrics": run_metrics(ordered, group_size=run["group_size"], threshold=threshold, ks=ks),
         "failures": count_failures(ordered),
+        "verdict": _with_given_up(verdict, ordered, run["job_arn"]),
         "rollouts": [result_document(result) for result in ordered],
+    }
+
+
+def _with_given_up(verdict: Mapping[str, Any], results: Iterable[RolloutResult], job_arn: str) -> dict[str, Any]:
+    """A verdict, and what it cannot see: trajectories that agents left open, and the trainer has sealed."""
+    found = [
+        Finding(
+            "never-sealed" if attempt.failure.text is FailureText.NO_REWARD else "never-sampled",
+            job_arn,
+            attempt.trajectory_id,
+        )
+        for result in results
+        for attempt in result.attempts
+        if attempt.given_up and attempt.failure is not None
+    ]
+    counts = Counter(verdict["counts"]) + Counter(finding.kind for finding in found)
+    room = max(0, MOST_FINDINGS - len(verdict["findings"]))
+    return {
+        **verdict,
+        "counts": {kind: counts[kind] for kind in KINDS if kind in counts},
+        "findings": [*verdict["findings"], *(finding.document() for finding in found[:room])],
+        "left_off": verdict["left_off"] + max(0, len(found) - room),
     }
 
 

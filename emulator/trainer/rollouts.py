@@ -79,6 +79,7 @@ class Attempt:
     trajectory_id: str
     failure: Failure | None
     seconds: float
+    given_up: bool = False  #: sealed by the trainer, as its agent had not sealed it
 
 
 @dataclass(frozen=True, slots=True)

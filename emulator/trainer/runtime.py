@@ -8,10 +8,15 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from emulator.completion import read_completion
+from emulator.conduct import Conduct
 from emulator.store import Store, StoreError, queries
 from emulator.store.queries import TrajectoryRecord, TurnRecord
 from emulator.trainer.rollouts import Recorded, TurnTokens
 from emulator.trajectory import TrajectoryError, UnknownTrajectory
+from emulator.verdict import verdict
+
+#: Of a verdict on a whole job.
+MOST_FINDINGS = 1000
 
 
 class RuntimeGone(Exception):
@@ -30,8 +35,11 @@ class Runtime(Protocol):
     async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
         """Make a rollout known, before its agent is asked; `instance` is JSON. Again: changes nothing."""
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
-        """Returns when the agent has said that it failed, or has given the rewards."""
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
+        """Returns when the agent has said that it failed, or has given the rewards.
+
+        `is_new`: it was registered by the caller, and its agent not asked before this has begun to wait.
+        """
 
     async def give_up(self, job_arn: str, trajectory_id: str) -> bool:
         """Seal a trajectory as failed; False if its agent has sealed it."""
@@ -39,15 +47,19 @@ class Runtime(Protocol):
     async def recorded(self, job_arn: str, trajectory_id: str) -> Recorded | None:
         """What there is of a trajectory; None if it is unknown."""
 
+    async def verdict(self, job_arn: str) -> dict[str, Any]:
+        """How the agents of a job behaved, as a document: `emulator.verdict`."""
+
 
 class LocalRuntime:
     """The `Runtime` in this process: by way of its store, and told by it when something changes."""
 
-    def __init__(self, store: Store, *, endpoint: str, region: str) -> None:
-        """`store` is started, and belongs to the event loop that calls."""
+    def __init__(self, store: Store, conduct: Conduct, *, endpoint: str, region: str) -> None:
+        """`store` is started, and belongs to the event loop that calls; `conduct` is what its emulator remembers."""
         self.endpoint = endpoint
         self.region = region
         self._store = store
+        self._conduct = conduct
 
     async def register_job(self, job_arn: str) -> None:
         """As the protocol has it."""
@@ -60,10 +72,10 @@ class LocalRuntime:
         except (StoreError, TrajectoryError) as error:
             raise RuntimeGone(str(error)) from None
 
-    async def settled(self, job_arn: str, trajectory_id: str) -> None:
+    async def settled(self, job_arn: str, trajectory_id: str, *, is_new: bool = False) -> None:
         """As the protocol has it."""
         try:
-            await self._store.settled(job_arn, trajectory_id)
+            await self._store.settled(job_arn, trajectory_id, is_new=is_new)
         except (StoreError, TrajectoryError) as error:
             raise RuntimeGone(str(error)) from None
 
@@ -83,6 +95,13 @@ class LocalRuntime:
         except StoreError as error:
             raise RuntimeGone(str(error)) from None
         return await asyncio.to_thread(_recorded, *found)
+
+    async def verdict(self, job_arn: str) -> dict[str, Any]:
+        """As the protocol has it."""
+        try:
+            return (await verdict(self._store, self._conduct, job_arn=job_arn)).document(MOST_FINDINGS)
+        except StoreError as error:
+            raise RuntimeGone(str(error)) from None
 
 
 def _with_turns(connection: Connection, job_arn: str, trajectory_id: str) -> tuple[TrajectoryRecord, list[TurnRecord]]:

@@ -206,7 +206,7 @@ def test_what_cannot_be_run_here_is_refused(aws: AWS) -> None:
         aws.client("lambda").invoke(FunctionName="fine", Payload=b"{")
 
 
-def with_lambda(arn: str, **hyperparameters: object) -> dict[str, Any]:
+def with_lambda(arn: str, **hyperparameters: Any) -> dict[str, Any]:
     document = training(**hyperparameters)
     document["AgentConfig"] = {"CustomAgentLambdaConfig": {"LambdaArn": arn}}
     return document

@@ -17,11 +17,20 @@ SERVICE = "sagemakerjobruntime"
 
 
 @contextmanager
-def runtime_client(url: str, *, signed: bool = True, attempts: int = 1, **given: str) -> Iterator[Any]:
-    """A client of the runtime with these keys; it tries once, unless told otherwise."""
+def runtime_client(
+    url: str,
+    *,
+    signed: bool = True,
+    attempts: int | None = 1,
+    mode: str = "standard",
+    read_timeout: float = 60,
+    **given: str,
+) -> Iterator[Any]:
+    """A client of the runtime with these keys; it tries once, unless told otherwise. `attempts` None: as boto3 does."""
     config = Config(
-        retries={"total_max_attempts": attempts, "mode": "standard"},
+        retries={"mode": mode} if attempts is None else {"total_max_attempts": attempts, "mode": mode},
         signature_version=None if signed else UNSIGNED,
+        read_timeout=read_timeout,
     )
     keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": REGION}
     client = _session().client(SERVICE, endpoint_url=url, config=config, **{**keys, **given})

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 import pty
-import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
+from emulator.cli import main
 from emulator.server import Server
-from tests.commands.rolling import ACT, ROOT, assert_all_accounted_for, eligible, report, rolled, rolling, write_rows
+from tests.commands.rolling import ACT, ROOT, assert_all_accounted_for, eligible, report, rolled, write_rows
 from tests.trainer import agents
 from tests.trainer.agent_server import agent_server
 from tests.trainer.agents import act
 
-SCHEMA = json.loads((ROOT / "docs" / "rollout-report.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "rollout-report-1.json").read_text())
 REWARDS = [[1.0], [0.0, 0.5], [0.25], [1.0]]
 
 
@@ -45,6 +44,7 @@ def test_a_run_prints_a_table_and_writes_a_report_that_account_for_every_rollout
         turn["prompt_tokens"] for each in document["rollouts"] for turn in each["turns"]
     )
     assert document["tokens"]["response"] > 0
+    assert document["verdict"]["counts"] == {}
     assert_all_accounted_for(tmp_path, 4, 3)
 
 
@@ -65,6 +65,8 @@ def test_rollouts_that_failed_are_told_with_their_reasons_and_by_the_exit_status
     }
     assert document["metrics"]["reward/valid_mean"] == 1.0
     assert document["metrics"]["reward/mean"] == 0.25
+    assert document["verdict"]["counts"] == {"never-sampled": 2, "sealed-without-reward": 2}
+    assert "never-sampled: 2  sealed-without-reward: 2" in out
 
 
 def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_path: Path) -> None:
@@ -76,32 +78,18 @@ def test_an_agent_that_fails_every_time_leaves_a_report_without_a_reward(tmp_pat
     assert "tokens/prompt_mean" not in document["metrics"]
 
 
-def test_an_agent_is_sent_what_the_options_say_and_no_more(tmp_path: Path) -> None:
-    options = ("--limit", "1", "--temperature", "0.5", "--top-p", "0.9", "--max-tokens", "64")
-    dataset = write_rows(tmp_path, [{"id": 7}, {}])
-    for payload in ("documented", "sdk", "both"):
-        with agent_server(lambda body: act({"instance": {}, **body})) as server:
-            arguments = (dataset, "--agent", server.url, "--payload", payload, "--report", f"{payload}.json", *options)
-            status, _, errors = rolled(tmp_path, *arguments)
-            if payload == "sdk":
-                assert status in (0, 1), errors
-            ((_, _, body), *_) = server.asked
-        metadata = body["metadata"]
-        documented: dict[str, Any] = {
-            "prompt": "question 0",
-            "metadata": {"jobArn": metadata.get("jobArn"), "rolloutId": metadata.get("rolloutId")},
-            "inferenceParams": {"temperature": 0.5, "topP": 0.9, "maxTokens": 64},
-        }
-        sdk: dict[str, Any] = {
-            "instance": {"prompt": "question 0", "id": 7},
-            "metadata": {"job_arn": metadata.get("job_arn"), "trajectory_id": metadata.get("trajectory_id")},
-            "inference_params": {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64},
-        }
-        both = {**documented, **sdk, "metadata": {**documented["metadata"], **sdk["metadata"]}}
-        expected: dict[str, Any] = {"documented": documented, "sdk": sdk, "both": both}[payload]
-        expected["metadata"] |= {"endpoint": metadata["endpoint"], "region": "us-west-2"}
-        assert body == expected
-        assert None not in metadata.values()
+def test_an_agent_is_sent_what_the_options_say(tmp_path: Path) -> None:
+    inference = ("--temperature", "0.5", "--top-p", "0.9", "--max-tokens", "64")
+    options = (*inference, "--limit", "1", "--payload", "documented")
+    with agent_server(lambda body: act({"instance": {}, **body})) as server:
+        status, _, errors = rolled(
+            tmp_path, write_rows(tmp_path, [{}, {}]), "--agent", server.url, "--payload", "documented", *options
+        )
+        assert status == 0, errors
+        ((_, _, body),) = server.asked
+    assert body["prompt"] == "question 0"
+    assert body["inferenceParams"] == {"temperature": 0.5, "topP": 0.9, "maxTokens": 64}
+    assert body.keys() == {"prompt", "metadata", "inferenceParams"}
 
 
 def test_a_running_emulator_takes_the_rollouts(tmp_path: Path, server: Server, database: Path) -> None:
@@ -134,10 +122,6 @@ def test_a_seed_draws_rows_and_their_numbers_stay_the_datasets(tmp_path: Path) -
     ("arguments", "problem"),
     [
         (("absent.jsonl", "--agent", ACT), "absent.jsonl: No such file or directory"),
-        (("rows.jsonl", "--agent", "ftp://host"), "ftp://host: names no agent; these would"),
-        (("rows.jsonl", "--agent", "python:absent:run"), "cannot be imported"),
-        (("rows.jsonl", "--agent", "http://127.0.0.1:9", "--wait", "0.2"), "not ready within 0.2 s: Connection refused"),
-        (("rows.jsonl", "--agent", ACT, "--endpoint", "http://127.0.0.1:9"), "http://127.0.0.1:9: Connection refused"),
         (("rows.jsonl", "--agent", ACT, "--endpoint", "127.0.0.1"), "--endpoint: must look like http://HOST:PORT"),
         (("rows.jsonl", "--agent", ACT, "--rate", "0"), "--rate: '0' is neither a number above 0 nor 'none'"),
         (("rows.jsonl", "--agent", ACT, "--group-size", "0"), "--group-size: 0 is less than 1"),
@@ -146,20 +130,40 @@ def test_a_seed_draws_rows_and_their_numbers_stay_the_datasets(tmp_path: Path) -
         (("rows.jsonl", "--agent", ACT, "--job", "mine"), "--job: "),
         (("rows.jsonl", "--agent", ACT, "--resume"), "rollouts.json.journal: there is nothing to resume"),
         (("rows.jsonl", "--agent", ACT, "--report", "no/where.json"), "there is no such folder"),
-        (("rows.jsonl", "--agent", ACT, "--model", "http://127.0.0.1:9", "--wait", "0.2"), "the model server is not ready after 0.2 s"),  # noqa: E501
-        (("rows.jsonl", "--agent", ACT, "--database", "/absent/folder/x.db"), "/absent/folder/x.db"),
+        (("rows.jsonl", "--agent", ACT, "--endpoint", "http://127.0.0.1:9"), "http://127.0.0.1:9: Connection refused"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_refused_and_leaves_nothing_to_resume(
-    arguments: tuple[str, ...], problem: str, tmp_path: Path
+    arguments: tuple[str, ...],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_rows(tmp_path, [{}])
-    command = [sys.executable, "-m", "emulator", "rollout", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert problem in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["rollout", *arguments]) == 2
+    assert problem in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.journal"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--agent", "ftp://host"), "ftp://host: names no agent; these would"),
+        (("--agent", "http://127.0.0.1:9", "--wait", "0.2"), "not ready within 0.2 s: Connection refused"),
+        (("--agent", ACT, "--model", "http://127.0.0.1:9", "--wait", "0.2"), "is not ready after 0.2 s (--wait): "),
+        (("--agent", ACT, "--database", "/absent/folder/x.db"), "/absent/folder/x.db"),
+    ],
+)
+def test_what_is_found_out_by_trying_leaves_nothing_to_resume_either(
+    arguments: tuple[str, ...], problem: str, tmp_path: Path
+) -> None:
+    dataset = write_rows(tmp_path, [{}])
+    status, _, errors = rolled(tmp_path, dataset, *arguments)
+    assert status == 2, errors
+    assert problem in errors
+    assert "Traceback" not in errors
     assert not list(tmp_path.glob("*.journal"))
 
 
@@ -196,7 +200,7 @@ def test_help_says_what_agents_there_are_and_what_the_exit_status_means(tmp_path
         assert text in out
 
 
-def test_the_environment_of_an_agent_names_the_runtime(tmp_path: Path) -> None:
+def test_the_environment_of_an_agent_names_the_runtime_and_the_run_leaves_report_and_database(tmp_path: Path) -> None:
     (tmp_path / "asks.py").write_text(
         "import os\nfrom tests.trainer.agents import act\n"
         "def run(request):\n"
@@ -204,11 +208,5 @@ def test_the_environment_of_an_agent_names_the_runtime(tmp_path: Path) -> None:
         "    act(request)\n"
     )
     assert rolled(tmp_path, write_rows(tmp_path, [{}]), "--agent", "python:asks:run")[0] == 0
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_what_is_left_is_the_report_and_the_database(tmp_path: Path) -> None:
-    with rolling(tmp_path, write_rows(tmp_path, [{}]), "--agent", ACT) as process:
-        process.communicate(timeout=60)
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in tmp_path.iterdir()} - {"asks.py"}
     assert names == {"rows.jsonl", "rollouts.json", "job-runtime-local.db", "job-runtime-local.db.lock"}

@@ -14,7 +14,7 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion
 
 from emulator.inference.model_server import ModelRequest, ModelServer
-from emulator.inference.scripted import Reply, ScriptedServer, ToolCall
+from emulator.inference.scripted import Reply, Request, Rules, ScriptedServer, ToolCall
 from emulator.inference.scripted.tokens import likeliest, pieces, token_id
 
 CHAT = "/v1/chat/completions"
@@ -258,10 +258,10 @@ def test_tokenize_agrees_with_the_tokens_of_an_answer() -> None:
 
 
 def test_another_script_says_other_things() -> None:
-    def script(request: object, choice: int) -> Reply:
+    def script(request: Request) -> Reply:
         return Reply("Yes.", (ToolCall("look", "{}"),), reasoning="Hm. ", finish_reason="tool_calls")
 
-    answer = answer_to(CHAT, ScriptedServer(script), **ask(return_token_ids=True))
+    answer = answer_to(CHAT, ScriptedServer(Rules(default=script)), **ask(return_token_ids=True))
     choice = answer["choices"][0]
     assert choice["message"]["content"] == "Yes."
     assert choice["message"]["reasoning"] == "Hm. "

@@ -8,7 +8,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
-from emulator.inference.scripted import Reply, ScriptedServer, ToolCall
+from emulator.inference.scripted import Reply, Request, Rules, ScriptedServer, ToolCall
 from tests.inference.test_scripted import CALCULATOR, CHAT, TEXT, answer_to, ask, events_of
 
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -118,10 +118,10 @@ def test_the_choices_of_a_stream_alternate() -> None:
 
 
 def test_reasoning_and_several_calls_are_streamed_in_order() -> None:
-    def script(request: object, choice: int) -> Reply:
+    def script(request: Request) -> Reply:
         return Reply("Yes.", (ToolCall("a", '{"x":1}'), ToolCall("b", '{"y":2}')), "Let me see. ", "tool_calls")
 
-    server = ScriptedServer(script)
+    server = ScriptedServer(Rules(default=script))
     streamed = gathered(events_of(CHAT, server, **ask(stream_options={"include_usage": True})))[0]
     assert streamed["message"] == {"role": "assistant", "reasoning": "Let me see. ", "content": "Yes."}
     assert [call["function"] for call in streamed["calls"]] == [

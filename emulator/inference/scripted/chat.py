@@ -7,7 +7,17 @@ from typing import Any
 
 from emulator.inference.scripted.tokens import likeliest, token_ids
 from emulator.inference.scripted.wire import Form, dump
-from emulator.inference.scripted.writing import FINGERPRINT, Call, Choice, created, events, frame, usage
+from emulator.inference.scripted.writing import (
+    FINGERPRINT,
+    Call,
+    Choice,
+    chunks,
+    created,
+    events,
+    frame,
+    is_broken,
+    usage,
+)
 
 
 def whole(form: Form, request_digest: str, prompt: Sequence[str], choices: Sequence[Choice]) -> bytes:
@@ -30,6 +40,7 @@ def stream(form: Form, request_digest: str, prompt: Sequence[str], choices: Sequ
         _opening(form, head, prompt, choices),
         [_deltas(form, choice) for choice in choices],
         usage(len(prompt), choices) if form.include_usage else None,
+        broken=is_broken(choices),
     )
 
 
@@ -56,7 +67,7 @@ def _whole_choice(form: Form, choice: Choice) -> dict[str, Any]:
     written = {
         "index": choice.index,
         "message": message,
-        "logprobs": _logprobs(form, choice.tokens(), 0),
+        "logprobs": _logprobs(form, choice, choice.tokens(), 0),
         "finish_reason": choice.finish_reason,
         "stop_reason": choice.stop_reason,
     }
@@ -78,43 +89,45 @@ def _deltas(form: Form, choice: Choice) -> Iterator[dict[str, Any]]:
     position = 0
     for delta, spoken in _parts(choice):
         written: dict[str, Any] = {"index": choice.index, "delta": delta}
-        written["logprobs"] = _logprobs(form, spoken, position)
+        written["logprobs"] = _logprobs(form, choice, spoken, position)
         written["finish_reason"] = None
         if form.token_ids:
             written["token_ids"] = token_ids(spoken)
         position += len(spoken)
         yield written
-    yield {
-        "index": choice.index,
-        "delta": {},
-        "logprobs": None,
-        "finish_reason": choice.finish_reason,
-        "stop_reason": choice.stop_reason,
-    }
+    if choice.finish_reason is not None:
+        yield {
+            "index": choice.index,
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+        }
 
 
 def _parts(choice: Choice) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """The deltas, each with the tokens that it says."""
-    for piece in choice.reasoning:
-        yield {"reasoning": piece}, [piece]
-    for piece in choice.content or ():
-        yield {"content": piece}, [piece]
+    for text, tokens in chunks(choice.reasoning, choice.rhythm):
+        yield {"reasoning": text}, tokens
+    for text, tokens in chunks(choice.content or (), choice.rhythm):
+        yield {"content": text}, tokens
     for number, call in enumerate(choice.calls):
         yield {"tool_calls": [_call_beginning(number, call)]}, call.name_pieces
-        for piece in call.argument_pieces:
-            yield {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}, [piece]
+        for text, tokens in chunks(call.argument_pieces, choice.rhythm):
+            yield {"tool_calls": [{"index": number, "function": {"arguments": text}}]}, tokens
 
 
 def _call_beginning(number: int, call: Call) -> dict[str, Any]:
     return {"index": number, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
 
 
-def _logprobs(form: Form, tokens: Sequence[str], position: int) -> dict[str, Any] | None:
+def _logprobs(form: Form, choice: Choice, tokens: Sequence[str], position: int) -> dict[str, Any] | None:
     if form.logprobs is None:
         return None
     entries = []
     for offset, piece in enumerate(tokens):
-        found = likeliest(piece, position + offset, form.logprobs)
+        at = position + offset
+        found = likeliest(piece, at, form.logprobs, choice.logprob(at))
         top = [_entry(other, logprob) for other, logprob in found[: form.logprobs]]
         entries.append({**_entry(*found[0]), "top_logprobs": top})
     return {"content": entries}

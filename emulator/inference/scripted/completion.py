@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.inference.scripted.tokens import VOCABULARY, likeliest, pieces, placeholder, token_id, token_ids
+from emulator.inference.scripted.tokens import VOCABULARY, likeliest, pieces, placeholder, token_ids
 from emulator.inference.scripted.wire import BadRequest, Form, dump
-from emulator.inference.scripted.writing import FINGERPRINT, Choice, created, events, usage
+from emulator.inference.scripted.writing import FINGERPRINT, Choice, chunks, created, events, is_broken, usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def stream(form: Form, request_digest: str, asked: Sequence[Prompt], answered: S
     """The answer in server-sent events, one a token; with `echo` the prompt comes before, in one."""
     bodies = [_deltas(form, prompt, choice) for prompt, choice in answered]
     total = _usage(asked, answered) if form.include_usage else None
-    return events(_head(form, request_digest), (), bodies, total)
+    broken = is_broken(choice for _, choice in answered)
+    return events(_head(form, request_digest), (), bodies, total, broken=broken)
 
 
 def _head(form: Form, request_digest: str) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _usage(asked: Sequence[Prompt], answered: Sequence[Answered]) -> dict[str, i
 def _whole_choice(form: Form, prompt: Prompt, choice: Choice) -> dict[str, Any]:
     spoken = choice.tokens()
     echoed = prompt.pieces if form.echo else []
-    written = _choice(choice.index, "".join(echoed + spoken), _logprobs(form, echoed, spoken, 0, 0))
+    written = _choice(choice.index, "".join(echoed + spoken), _logprobs(form, choice, echoed, spoken, 0, 0))
     written |= {"finish_reason": choice.finish_reason, "stop_reason": choice.stop_reason}
     if form.token_ids:
         written |= {"prompt_token_ids": prompt.token_ids(), "token_ids": token_ids(spoken)}
@@ -93,22 +94,25 @@ def _deltas(form: Form, prompt: Prompt, choice: Choice) -> Iterator[dict[str, An
     offset = 0
     prompt_ids = prompt.token_ids() if form.token_ids else None
     if form.echo:
-        written = _choice(choice.index, prompt.text, _logprobs(form, prompt.pieces, [], 0, 0))
+        written = _choice(choice.index, prompt.text, _logprobs(form, choice, prompt.pieces, [], 0, 0))
         offset = len(prompt.text)
         if form.token_ids:
             written |= {"prompt_token_ids": prompt_ids, "token_ids": []}
             prompt_ids = None
         yield written
-    for position, piece in enumerate(choice.tokens()):
-        written = _choice(choice.index, piece, _logprobs(form, [], [piece], position, offset))
+    position = 0
+    for text, spoken in chunks(choice.tokens(), choice.rhythm):
+        written = _choice(choice.index, text, _logprobs(form, choice, [], spoken, position, offset))
         if form.token_ids:
             # vLLM: the prompt's ids with the first tokens of a choice only
-            written |= {"prompt_token_ids": prompt_ids, "token_ids": [token_id(piece)]}
+            written |= {"prompt_token_ids": prompt_ids, "token_ids": token_ids(spoken)}
             prompt_ids = None
-        offset += len(piece)
+        position += len(spoken)
+        offset += sum(map(len, spoken))
         yield written
-    ending = {"finish_reason": choice.finish_reason, "stop_reason": choice.stop_reason}
-    yield _choice(choice.index, "", None) | ending
+    if choice.finish_reason is not None:
+        ending = {"finish_reason": choice.finish_reason, "stop_reason": choice.stop_reason}
+        yield _choice(choice.index, "", None) | ending
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
@@ -116,12 +120,12 @@ def _choice(index: int, text: str, logprobs: dict[str, Any] | None) -> dict[str,
 
 
 def _logprobs(
-    form: Form, echoed: Sequence[str], spoken: Sequence[str], position: int, offset: int
+    form: Form, choice: Choice, echoed: Sequence[str], spoken: Sequence[str], position: int, offset: int
 ) -> dict[str, Any] | None:
     if form.logprobs is None:
         return None
     # What is echoed was not sampled: as OpenAI does for the first token of a prompt, null.
-    found = [likeliest(piece, position + at, form.logprobs) for at, piece in enumerate(spoken)]
+    found = [likeliest(piece, at, form.logprobs, choice.logprob(at)) for at, piece in enumerate(spoken, position)]
     offsets = []
     for piece in (*echoed, *spoken):
         offsets.append(offset)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emulator.inference.scripted import arithmetic
 from emulator.inference.scripted.instance import Unsatisfiable, instance_text
+from emulator.inference.scripted.reply import Reply, ToolCall
+from emulator.inference.scripted.request import Request
 from emulator.inference.scripted.wire import BadRequest, dump_text, text_of
 
 _QUOTED = 200  # characters of the user's message that the default answer repeats
@@ -20,35 +21,12 @@ _PLAIN_OBJECT = {"$schema", "type", "title", "description", "properties", "requi
 _PLAIN_STRING = {"type", "title", "description"}
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call of a tool that the client offered; the arguments as JSON text. Its id is given when it is written."""
-
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What is said in one choice, before `stop` and `max_tokens` cut it."""
-
-    content: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str | None = None
-    finish_reason: str = "stop"
-
-
-#: Chooses what is said: from a checked request with `messages`, or `prompt` as one string, and the number of the
-#: choice, from 0. Equal arguments must give equal replies. May raise BadRequest.
-Script = Callable[[Mapping[str, Any], int], Reply]
-
-
-def choose(request: Mapping[str, Any], choice: int = 0) -> Reply:
+def choose(asked: Request) -> Reply:
     """The built-in script: arithmetic by way of a calculator tool, whatever form is asked for, else who is speaking.
 
     Raises BadRequest if a JSON schema is asked for that no value is found for.
     """
-    messages: Sequence[Mapping[str, Any]] = request.get("messages") or ()
+    request, messages = asked.body, asked.messages
     if request.get("tools") and request.get("tool_choice") != "none":
         reply = _call(request, messages)
         if reply is not None:
@@ -57,16 +35,16 @@ def choose(request: Mapping[str, Any], choice: int = 0) -> Reply:
     if structured is not None:
         return Reply(structured)
     if messages and messages[-1]["role"] == "tool":
-        return Reply(f"The answer is {text_of(messages[-1].get('content'))}.")
-    return Reply(_default_answer(request, messages, choice))
+        return Reply(f"The answer is {asked.last}.")
+    return Reply(_default_answer(asked))
 
 
-def _default_answer(request: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], choice: int) -> str:
-    said = text_of(messages[last_user(messages)].get("content")) if messages else request.get("prompt", "")
+def _default_answer(asked: Request) -> str:
+    user = asked.last_user
+    said = asked.last if user is None else user
     if len(said) > _QUOTED:
         said = said[:_QUOTED] + "…"
-    turn = 1 + sum(message["role"] == "assistant" for message in messages)
-    where = f"turn {turn}" if choice == 0 else f"turn {turn}, choice {choice + 1}"
+    where = f"turn {asked.turn}" if asked.choice == 0 else f"turn {asked.turn}, choice {asked.choice + 1}"
     return (
         "This is job-runtime-local's scripted model, not a language model. "
         f'You said: "{said}" ({where}). Start with --model vllm:… or --model http://… for a real one.'
@@ -84,16 +62,12 @@ def last_user(messages: Sequence[Mapping[str, Any]]) -> int:
 def _call(request: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Reply | None:
     wanted = request.get("tool_choice") or "auto"
     tools = [tool["function"] for tool in request["tools"]]
-    # OpenAI's documentation and vLLM agree: a named function ends with "stop", a call of another choice with
-    # "tool_calls".
-    reason = "tool_calls"
     if isinstance(wanted, dict):
         tools = [tool for tool in tools if tool["name"] == wanted["function"]["name"]]
-        reason = "stop"
     call = _calculation(tools, messages)
     if call is None and wanted != "auto":
         call = _any_call(tools[0])
-    return Reply(tool_calls=(call,), finish_reason=reason) if call else None
+    return Reply(tool_calls=(call,)) if call else None
 
 
 def _calculation(tools: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, Any]]) -> ToolCall | None:

@@ -69,10 +69,17 @@ def chat_prompt(request: Mapping[str, Any], *, answering: bool = True) -> list[s
     return prompt
 
 
-def likeliest(piece: str, position: int, count: int) -> list[tuple[str, float]]:
-    """The sampled piece and `count` - 1 alternatives, each with its log probability: falling, below 1 in sum."""
-    chance = 0.5 + (token_id(piece) + 7919 * position) % 4990 / 10000
-    found = [(piece, _logarithm(chance))]
+def likeliest(piece: str, position: int, count: int, given: float | None = None) -> list[tuple[str, float]]:
+    """The sampled piece and `count` - 1 alternatives, each with its log probability, below 1 in sum.
+
+    They fall, unless the sampled piece's is given.
+    """
+    if given is None:
+        chance = 0.5 + (token_id(piece) + 7919 * position) % 4990 / 10000
+        found = [(piece, _logarithm(chance))]
+    else:
+        chance = min(math.exp(given), 1 - 1e-9)
+        found = [(piece, given)]
     rest = 1 - chance
     start = token_id(piece) + position
     for step in range(len(_ALTERNATIVES)):

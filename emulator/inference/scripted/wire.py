@@ -40,6 +40,7 @@ class Form:
     logprobs: int | None  #: how many alternatives a token; None: no log probabilities at all
     token_ids: bool
     echo: bool = False
+    tool_is_named: bool = False  #: by `tool_choice`: whoever must call it has not chosen to
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def chat_form(request: Mapping[str, Any]) -> Form:
     top = _integer(request, "top_logprobs", 0, MAX_TOP_LOGPROBS)
     if top and not logprobs:
         raise BadRequest("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
-    return _form(request, limit, (top or 0) if logprobs else None, echo=False)
+    is_named = isinstance(request.get("tool_choice"), dict)
+    return _form(request, limit, (top or 0) if logprobs else None, tool_is_named=is_named)
 
 
 def completion_form(request: Mapping[str, Any]) -> Form:
@@ -73,7 +75,14 @@ def completion_form(request: Mapping[str, Any]) -> Form:
     return _form(request, None, logprobs, echo=_boolean(request, "echo"))
 
 
-def _form(request: Mapping[str, Any], limit: int | None, logprobs: int | None, *, echo: bool) -> Form:
+def _form(
+    request: Mapping[str, Any],
+    limit: int | None,
+    logprobs: int | None,
+    *,
+    echo: bool = False,
+    tool_is_named: bool = False,
+) -> Form:
     model = request.get("model")
     if not isinstance(model, str | None):
         raise BadRequest("`model` must be a string", "model")
@@ -96,6 +105,7 @@ def _form(request: Mapping[str, Any], limit: int | None, logprobs: int | None, *
         logprobs=logprobs,
         token_ids=_boolean(request, "return_token_ids"),
         echo=echo,
+        tool_is_named=tool_is_named,
     )
 
 
