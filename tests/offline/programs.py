@@ -34,7 +34,7 @@ def run(
     return subprocess.run(
         running(*options, program=program, python=python, before=before),
         cwd=folder,
-        env=ENVIRONMENT | (environment or {}),
+        env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

@@ -251,3 +251,25 @@ def test_a_second_signal_while_a_program_hesitates_reaches_it_too(tmp_path: Path
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
+
+
+def test_a_job_that_is_not_over_is_named(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        import boto3, json
+        from tests.jobs.conftest import ROLE, training
+
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        rows = "".join(json.dumps({"prompt": f"{n}?"}) + "\\n" for n in range(5))
+        s3.put_object(Bucket="bucket", Key="train.jsonl", Body=rows.encode())
+        boto3.client("sagemaker").create_job(
+            JobName="a-job", RoleArn=ROLE, JobCategory="AgentRFT", JobConfigSchemaVersion="1.0.0",
+            JobConfigDocument=json.dumps(training()),
+        )
+        """,
+        *MEMORY, "--agent", "http://127.0.0.1:9/rollout",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "job-runtime-local: job a-job is not over; it is lost, as nothing is on disk" in done.stderr.splitlines()
