@@ -47,8 +47,8 @@ async def export_trajectories(emulator: Emulator, request: Request) -> Answer | 
         piece = first
         try:
             while piece is not None:
-                if not client.write(piece):
-                    await client.drained()
+                await client.drained()
+                client.write(piece)
                 piece = await work.next()
         finally:
             work.close()
