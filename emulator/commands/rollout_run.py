@@ -46,6 +46,7 @@ class Run:
         self._inference = inference
         self._ks = ks
         self._interrupted = 0
+        self._is_waiting = True  # for the agent
         self._verdict: dict[str, Any] = {}
 
     async def run(self) -> int:
@@ -64,14 +65,15 @@ class Run:
             async with self._runtime() as runtime:
                 await self._roll_out(runtime, journal)
                 self._verdict = await runtime.verdict(journal.past.run["job_arn"])
-            is_over = self._report(journal, began_at)
+            if not journal.is_empty:
+                is_over = self._report(journal, began_at)
         except (AgentFailed, InvalidAgent, JournalError) as error:
             raise Refused(str(error)) from None
         except RuntimeGone as error:
-            raise Refused(f"{error}; --resume goes on where this ended") from None
+            raise Refused(str(error) if journal.is_empty else f"{error}; --resume goes on where this ended") from None
         finally:
-            journal.close(remove=is_over or journal.is_empty)
-        if self._interrupted:
+            await journal.aclose(remove=is_over or journal.is_empty)
+        if self._interrupted and not is_over:
             return 130
         return 1 if any(result.failure for result in journal.past.results) else 0
 
@@ -121,12 +123,13 @@ class Run:
             )  # fmt: skip
 
             async def finished(result: RolloutResult) -> None:
+                past.results.append(result)  # first: who is interrupted while it is written shall report it
                 await journal.over(result)
-                past.results.append(result)
                 view.finished(result)
 
             async def all_of_it() -> None:
                 await agent.start(given.wait)
+                self._is_waiting = False
                 await runtime.register_job(dispatcher.job_arn)
                 left = [rollout for rollout in rollouts if rollout.key not in done]
                 await roll_out_all(dispatcher, left, finished, past.interrupted)
@@ -144,7 +147,7 @@ class Run:
         def interrupt() -> None:
             self._interrupted += 1
             dispatcher.end()
-            if self._interrupted == 1:
+            if self._interrupted == 1 and not self._is_waiting:
                 view.line(f"stopping: what is in flight has {GRACE:g} s; Ctrl-C again ends it at once")
                 loop.call_later(GRACE, task.cancel)
             else:

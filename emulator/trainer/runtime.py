@@ -63,7 +63,10 @@ class LocalRuntime:
 
     async def register_job(self, job_arn: str) -> None:
         """As the protocol has it."""
-        await self._store.register_job(job_arn)
+        try:
+            await self._store.register_job(job_arn)
+        except StoreError as error:
+            raise RuntimeGone(str(error)) from None
 
     async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
         """As the protocol has it."""
