@@ -16,8 +16,8 @@ $(SETUP): pyproject.toml constraints.txt
 serve: $(SETUP)  ## the emulator with its embedded model
 	$(VENV)/job-runtime-local serve --model "$(MODEL)"
 
-demo: $(SETUP)  ## agents over a small data set; MODEL=http://… or MODEL=vllm:… for a real model
-	$(VENV)/python -m examples.demo --model "$(MODEL)"
+demo: $(SETUP)  ## an agent over a small data set; MODEL=http://… or MODEL=vllm:… for a real model
+	scripts/demo.sh "$(MODEL)"
 
 test: $(SETUP) environments  ## everything that needs no large download
 	$(VENV)/pytest -m "not vllm and not load"
@@ -25,14 +25,14 @@ test: $(SETUP) environments  ## everything that needs no large download
 test-load: $(SETUP)  ## 100,000 samples, 2,000 streams, kills and restarts: nothing lost, doubled or mixed up
 	$(VENV)/pytest -m load --timeout 900
 
-environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router; and nginx
+environments: $(SETUP)  ## programs whose dependencies clash with ours: the AWS CLI, the SageMaker SDK, vllm-router, datasets; and nginx
 	scripts/build_clients.sh
 	scripts/build_nginx.sh
 
 vllm: $(SETUP)  ## vLLM for the CPU, and a small model
 	scripts/build_vllm.sh $(VLLM_ENVIRONMENT) $(VLLM_MODEL)
 
-test-vllm: $(SETUP) vllm environments  ## the contract and the demo against a real vLLM
+test-vllm: $(SETUP) vllm environments  ## the contract and the examples against a real vLLM
 	TEST_VLLM_PYTHON=$(CURDIR)/$(VLLM_ENVIRONMENT)/bin/python \
 	TEST_VLLM_MODEL=$(CURDIR)/$(VLLM_MODEL) \
 	$(VENV)/pytest -m vllm --timeout 600
@@ -60,4 +60,4 @@ build: $(SETUP)  ## the wheel and the source distribution
 	$(VENV)/python -m build --installer uv
 
 clean:
-	rm -rf .venv .environments .models bench/.build dist build
+	rm -rf .venv .environments .models .demo bench/.build dist build

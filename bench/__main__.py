@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from bench import native
 from bench.contenders import CONTENDERS, QUICK, Contender
-from bench.figures import bodies, growth, many_streams, resting, rollouts, samples, stored, streams
+from bench.figures import bodies, fixture, growth, many_streams, resting, rollouts, samples, stored, streams
 from bench.machine import this_machine
 from bench.plan import FULL_SCALE, QUICK_SCALE, Measure, Scale, Study
 from bench.processes import Cores, available_cores, others_seconds, raise_file_limit
@@ -26,10 +26,10 @@ from bench.table import terminal
 from bench.targets import TARGETS, evaluate
 
 MEASURES = [measure for group in (resting, samples, streams, rollouts, bodies) for measure in group.MEASURES]
-STUDIES = [*many_streams.STUDIES, *growth.STUDIES, *stored.STUDIES]
+STUDIES = [*fixture.STUDIES, *many_streams.STUDIES, *growth.STUDIES, *stored.STUDIES]
 FIGURES = [
     figure
-    for group in (samples, streams, many_streams, rollouts, bodies, stored, resting, growth)
+    for group in (samples, streams, many_streams, rollouts, bodies, stored, resting, growth, fixture)
     for figure in group.FIGURES
 ]
 
@@ -49,7 +49,7 @@ def main() -> int:
         scale = dataclasses.replace(scale, rounds=given.rounds)
     is_full = not (given.quick or given.only or given.contenders or given.rounds)
     measures = [each for each in MEASURES if (each.name in given.only if given.only else each.quick or not given.quick)]
-    studies = [each for each in STUDIES if (each.name in given.only if given.only else not given.quick)]
+    studies = [each for each in STUDIES if (each.name in given.only if given.only else each.quick or not given.quick)]
     chosen = [CONTENDERS[name] for name in given.contenders or (QUICK if given.quick else CONTENDERS)]
 
     machine, cores = this_machine(), available_cores()

@@ -46,3 +46,4 @@ class Study:
     name: str
     figures: Sequence[Figure]
     run: Callable[[Rig, Sequence[Contender], Results, Scale], None]
+    quick: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.figures import growth
+from bench.figures import fixture, growth
 from bench.results import Results
 
 #: Why there is no value where nobody wanted one.
@@ -67,6 +67,9 @@ def evaluate(target: Target, results: Results) -> Outcome:
 #: Columns of the figures on growth.
 _FEW, _MANY = growth.COLUMNS[0], growth.COLUMNS[-1]
 
+#: Columns of the figures on the pytest plugin.
+_BARE, _BESIDE_CLIENTS = fixture.COLUMNS
+
 
 def _ratio(
     about: str, figure: str, contender: str, bound: float, over: tuple[str, str], at_least: bool = True
@@ -105,4 +108,8 @@ TARGETS = (
     Target("the same, full", "start", "full", 0.5, unit="s"),
     Target("the same, 10⁶ turns stored", "stored_start", _MANY, 0.5, unit="s"),
     Target("memory at rest", "memory", "normal", 80, unit="MB"),
+    Target("the first test with job_runtime", "fixture_first", _BARE, 60, unit="ms"),
+    Target("the same, where boto3 and openai are imported anyway", "fixture_first", _BESIDE_CLIENTS, 60, unit="ms"),
+    Target("each further test with job_runtime", "fixture_each", _BARE, 3, unit="ms"),
+    Target("a suite that does not use it", "fixture_foreign", _BARE, 3, unit="ms"),
 )

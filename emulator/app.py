@@ -9,17 +9,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from emulator import management
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.faults import Fault, Faults
-from emulator.inference.model_server import ModelServer
+from emulator.inference.chosen import make_model_server
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
@@ -42,6 +38,11 @@ from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 from emulator.tracing import make_tracing
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
@@ -91,9 +92,8 @@ class App:
         }
         self.faults = Faults(_plan(settings), switch=self._switch_faults)
         self.faults.restore()
-        pages = management.routes(self.store, self.model_server, settings, self.metrics, self.faults, self.conduct)
-        self._starlette = Starlette(routes=pages, exception_handlers={404: _not_found, 405: _not_found})
-        self._starlette.router.redirect_slashes = False
+        self._starlette: Starlette | None = None  # who samples does not wait for its import
+        self._one_imports = asyncio.Lock()
         self._open: set[Exchange] = set()  # requests under way
         self._one_ended = asyncio.Event()
 
@@ -162,6 +162,18 @@ class App:
             async with asyncio.timeout(LAST_WORDS):
                 await self.drained()
 
+    async def reset(self) -> None:
+        """Break off every request, and forget everything. Raises StoreError."""
+        tasks = [exchange.task for exchange in self._open]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
+        await self.store.reset()
+        self.model_server.reset()
+        self.faults.restore()
+        self.conduct.clear()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange: Exchange = scope["extensions"][EXCHANGE]
@@ -183,7 +195,8 @@ class App:
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
             if is_page:
-                await self._starlette(scope, receive, send)
+                starlette = self._starlette or await self._first_page()
+                await starlette(scope, receive, send)
                 return
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body
@@ -191,61 +204,26 @@ class App:
         finally:
             self._calls.end(call, scope)
 
+    async def _first_page(self) -> Starlette:
+        """What serves pages, imported off the event loop."""
+        async with self._one_imports:
+            if self._starlette is None:
+                self._starlette = await asyncio.to_thread(self._pages)
+            return self._starlette
 
-def make_model_server(settings: Settings) -> ModelServer:
-    """The model server that `--model` names. Raises InvalidSetting."""
-    kind, _, rest = settings.model.partition(":")
-    try:
-        match kind:
-            case "scripted" if rest or settings.model == kind:
-                return _scripted_server(rest)
-            case "http" | "https":
-                return _remote_server(settings, settings.model)
-            case "vllm":
-                from emulator.inference.vllm import VLLMServer, parse_vllm
+    def _pages(self) -> Starlette:
+        from starlette.applications import Starlette
 
-                model, arguments = parse_vllm(rest)
-                return VLLMServer(
-                    model=model,
-                    arguments=arguments,
-                    python=settings.vllm_python,
-                    log_file=Path(settings.vllm_log),
-                    connect=partial(_remote_server, settings),
-                )
-            case "cassette":
-                raise InvalidSetting("model: cassette:FILE, to record and replay, is not there yet")
-    except ValueError as error:
-        raise InvalidSetting(f"model: {error}") from None
-    raise InvalidSetting(
-        f"model: {kind!r} is none of 'scripted[:FILE]', 'http://HOST:PORT', 'vllm:MODEL [extra arguments]'"
-    )
+        from emulator import management
 
+        async def not_found(request: Request, _error: Exception) -> Response:
+            what = f"{request.method} {request.url.path}"
+            return management.refuse(UnknownOperationException(f"{what} is not a page of the emulator"))
 
-def _scripted_server(file: str) -> ModelServer:
-    from emulator.inference.scripted import ScriptedServer
-
-    if not file:
-        return ScriptedServer()
-    from emulator.inference.scripted.script_file import ScriptFile
-    from emulator.inference.scripted.wrong_script import WrongScript
-
-    try:
-        return ScriptedServer(ScriptFile(Path(file)))
-    except WrongScript as error:
-        raise InvalidSetting(f"model: {error}") from None
-
-
-def _remote_server(settings: Settings, url: str) -> ModelServer:
-    from emulator.inference.remote import RemoteServer
-
-    return RemoteServer(
-        url,
-        connect_timeout=settings.model_connect_timeout,
-        answer_timeout=settings.model_answer_timeout,
-        idle_timeout=settings.model_idle_timeout,
-        api_key=settings.model_api_key,
-        rewrite_model=settings.rewrite_model,
-    )
+        pages = management.routes(self.store, self.model_server, self.settings, self.metrics, self.faults, self.conduct)
+        starlette = Starlette(routes=pages, exception_handlers={404: not_found, 405: not_found})
+        starlette.router.redirect_slashes = False
+        return starlette
 
 
 def _plan(settings: Settings) -> tuple[Fault, ...]:
@@ -296,8 +274,3 @@ def _authorization(settings: Settings) -> Authorize:
             raise AccessDeniedException(f"The caller may not use {arguments['job_arn']}")
 
     return check
-
-
-async def _not_found(request: Request, _error: Exception) -> Response:
-    error = UnknownOperationException(f"{request.method} {request.url.path} is not a page of the emulator")
-    return management.refuse(error)

@@ -17,8 +17,10 @@ REFUSED = 2
 COMMANDS = {
     "serve": "run the emulator",
     "rollout": "play the trainer's part: rollouts of a dataset against an agent",
-    "trajectories": "look at what was captured: list, show, export",
+    "trajectories": "look at what was captured: list, show",
+    "export": "write what was captured as JSON Lines or parquet: native, openai, trl, tokens",
     "script": "check the rules of the scripted model",
+    "cassette": "look at recorded answers: show, check",
     "db": "look after the database: upgrade, backup, check, copy",
 }
 

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 #: Longer than any client's: who closes an idle connection first should be the client, lest a request meets the close.
 KEEP_ALIVE = 3600
 
+#: Seconds between two looks of uvicorn's at what there is to do.
+TICK = 0.1
+
 #: Seconds that connections get, at the least, to carry away what was written to them.
 FLUSH = 1
 
@@ -57,10 +60,40 @@ def base_url(sock: socket.socket) -> str:
 class _Uvicorn(uvicorn.Server):
     """uvicorn, less its signal handlers, which would end it before open streams have ended."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `Server`."""
         yield
+
+    def exit(self) -> None:
+        """Let go of the socket and the connections, now rather than at uvicorn's next look."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, but for the end."""
+        counter = 0
+        while not await self.on_tick(counter):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), TICK)
+            counter = (counter + 1) % 864_000
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # theirs is `Server`
+        """As uvicorn's, which looks only each tenth of a second whether the connections are gone: most are at once."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        pause = TICK / 128
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections and not self.force_exit:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, TICK)
 
 
 class Server:
@@ -153,7 +186,7 @@ class Server:
                     await self.app.abort()
         finally:
             self._uvicorn.config.timeout_graceful_shutdown = max(FLUSH, math.ceil(deadline - time()))
-            self._uvicorn.should_exit = True
+            self._uvicorn.exit()
         await self._hurry.wait()
         self._uvicorn.force_exit = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -67,8 +66,8 @@ class Settings:
     model: str = _setting(
         "scripted",
         "who answers: 'scripted' (embedded), 'scripted:FILE' (by rules, YAML or Python), "
-        "'http://HOST:PORT' (any OpenAI-compatible server), "
-        "or 'vllm:MODEL [extra arguments]' (vLLM, started as a child)",
+        "'http://HOST:PORT' (any OpenAI-compatible server), 'vllm:MODEL [extra arguments]' (vLLM, started as a child), "
+        "or 'cassette:FILE' (what one of them said once)",
         "model server",
         metavar="MODEL",
     )
@@ -95,6 +94,28 @@ class Settings:
         None, "interpreter that has vLLM installed, for --model vllm:…", "model server", metavar="FILE"
     )
     vllm_log: str = _setting("job-runtime-local-vllm.log", "file for vLLM's log", "model server", metavar="FILE")
+    record: str | None = _setting(
+        None,
+        "with --model cassette:FILE: who is asked what is not on the cassette, as --model names it; "
+        "the answers are recorded",
+        "cassette",
+        metavar="MODEL",
+    )
+    cassette_ignores: tuple[str, ...] = _setting(
+        ("user", "metadata", "request_id", "prompt_cache_key", "safety_identifier", "cache_salt"),
+        "field of a request's body that may differ from the recorded request, as user or messages.*.name; "
+        "may be given again",
+        "cassette",
+        metavar="FIELD",
+    )
+    cassette_pauses: Literal["none", "recorded"] = _setting(
+        "none", "none: recorded answers come at once; recorded: with the pauses that the model made", "cassette"
+    )
+    cassette_used_up: Literal["repeat", "refuse"] = _setting(
+        "repeat",
+        "a request that is asked more often than it was recorded: repeat the last answer, or refuse",
+        "cassette",
+    )
     trajectories: Literal["implicit", "dispatched"] = _setting(
         "implicit",
         "implicit: a trajectory's first Sample creates it; dispatched: only registered trajectories exist",
@@ -134,7 +155,12 @@ class Settings:
     @property
     def shown_model(self) -> str:
         """The model as it may be shown: a secret may be among vLLM's arguments."""
-        return self.model.partition(" ")[0] + " …" if self.model.startswith("vllm:") else self.model
+        return _shown_model(self.model)
+
+    @property
+    def shown_record(self) -> str | None:
+        """Who is recorded, as it may be shown."""
+        return None if self.record is None else _shown_model(self.record)
 
     @property
     def address(self) -> Address:
@@ -161,6 +187,12 @@ class Settings:
         if self.auth == "strict" and not self.key_pairs:
             raise InvalidSetting("auth: strict needs at least one --key-pair KEY_ID:SECRET")
         _check_database(self)
+        if self.record is not None and not self.model.startswith("cassette:"):
+            raise InvalidSetting("record: needs --model cassette:FILE, which says where to")
+
+
+def _shown_model(model: str) -> str:
+    return model.partition(" ")[0] + " …" if model.startswith("vllm:") else model
 
 
 def _check_database(settings: Settings) -> None:
@@ -208,6 +240,13 @@ class SettingField:
         """`--max-request-bytes`; of a list, which is given item by item, `--key-pair`."""
         name = self.name.removesuffix("s") if self.is_list else self.name
         return "--" + name.replace("_", "-")
+
+    @property
+    def shown_default(self) -> str:
+        """The default as help shows it; of a list, its elements; "" for none."""
+        if self.default in (None, (), False):
+            return ""
+        return ", ".join(self.default) if self.is_list else str(self.default)
 
     @property
     def variable(self) -> str:
@@ -267,6 +306,8 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], conf
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # few name a file
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

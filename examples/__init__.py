@@ -1,1 +1,1 @@
-"""Agents that run, each in one file, and a demo that drives them."""
+"""Agents that run, each in one file."""

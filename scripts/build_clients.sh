@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build .environments/awscli, sagemaker and vllm-router: what the tests run that needs other versions than .venv holds.
+# Build .environments/awscli, datasets, sagemaker and vllm-router: what the tests run that needs other versions than .venv holds.
 # With arguments, those that are named. One that is up to date is left as it is.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ uv=.venv/bin/uv
     echo "build_clients.sh: there is no $uv; run 'make setup' first" >&2
     exit 1
 }
-for name in ${*:-awscli sagemaker vllm-router}; do
+for name in ${*:-awscli datasets sagemaker vllm-router}; do
     requirements=scripts/$name-requirements.txt
     environment=.environments/$name
     installed=$environment/requirements.txt # written last: an installation that was broken off has none

@@ -18,7 +18,7 @@ def ask(url: str, job_arn: str, trajectory_id: str, messages: Sequence[dict[str,
         (b"X-Amzn-SageMaker-Trajectory-Id", trajectory_id.encode()),
     ]
     document = {"model": "default", "messages": messages, **options}
-    answer = httpx2.post(f"{url}/v1/chat/completions", headers=headers, json=document)
+    answer = httpx2.post(f"{url}/v1/chat/completions", headers=headers, json=document, timeout=120)
     assert answer.status_code == 200, answer.text
     return None if options.get("stream") else answer.json()["choices"][0]["message"]
 

@@ -37,7 +37,7 @@ def section(name: str, text: str = TEXT) -> str:
 def settings_table() -> str:
     rows = ["| Option | Default | |", "|---|---|---|"]
     for each in setting_fields():
-        default = "" if each.default in (None, (), False) else f"`{each.default}`"
+        default = f"`{each.shown_default}`" if each.shown_default else ""
         choices = f"{', '.join(f'`{choice}`' for choice in each.choices)}. " if each.choices else ""
         rows.append(f"| `{each.option}` | {default} | {choices}{each.help} |")
     return "\n".join(rows) + "\n"
@@ -104,7 +104,7 @@ def test_the_commands_that_the_readme_names_exist() -> None:
 
 def test_files_that_the_documents_name_exist() -> None:
     for document in ("README.md", "CONTRIBUTING.md"):
-        for link in re.findall(r"\]\(([A-Za-z]+\.md)\)", (ROOT / document).read_text()):
+        for link in re.findall(r"\]\(([A-Za-z/]+\.md)\)", (ROOT / document).read_text()):
             assert (ROOT / link).exists(), link
 
 

@@ -134,7 +134,7 @@ def test_health_and_info_say_which_rules_answer(server: Server, tmp_path: Path) 
 def test_without_a_file_neither_yaml_nor_jinja_is_imported() -> None:
     code = """
 import asyncio, sys
-from emulator.app import make_model_server
+from emulator.inference.chosen import make_model_server
 from emulator.inference.model_server import ModelRequest
 from emulator.settings import Settings
 server = make_model_server(Settings())

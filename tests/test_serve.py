@@ -93,10 +93,6 @@ def test_a_bad_setting_is_refused(tmp_path: Path) -> None:
     assert "model: " in refused("--model", "http://", cwd=tmp_path)
 
 
-def test_a_cassette_is_not_there_yet(tmp_path: Path) -> None:
-    assert "not there yet" in refused("--model", "cassette:file", cwd=tmp_path)
-
-
 def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "--host names" in refused("--host", "a..b", "--insecure-remote", cwd=tmp_path)
 

@@ -34,7 +34,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 
 def test_every_setting_has_an_option_and_a_variable() -> None:
     for each in setting_fields():
-        assert each.option in ("--" + each.name.replace("_", "-"), "--key-pair")
+        assert each.option in ("--" + each.name.replace("_", "-"), "--key-pair", "--cassette-ignore")
         assert each.variable == "JOB_RUNTIME_LOCAL_" + each.name.upper()
         assert each.help
 

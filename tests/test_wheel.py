@@ -37,6 +37,7 @@ def test_it_holds_what_makes_it_a_package(wheel: Path) -> None:
     assert not (wheel / "tests").exists()
     (entry_points,) = wheel.glob("*.dist-info/entry_points.txt")
     assert "job-runtime-local = emulator.cli:main" in entry_points.read_text()
+    assert "[pytest11]\njob_runtime = emulator.pytest_plugin" in entry_points.read_text()
 
 
 def test_its_migrations_make_a_database(wheel: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emulator.address import Address, DatabaseURL, parse_address
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.commands.terminal import visible
+from emulator.terminal import visible
 
 if TYPE_CHECKING:
     from emulator.store.copy import Copied

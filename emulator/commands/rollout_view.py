@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emulator.commands.terminal import make_console, visible
+from emulator.terminal import make_console, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

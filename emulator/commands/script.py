@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emulator.commands import Refused
-from emulator.commands.terminal import prepare_output, visible
+from emulator.terminal import prepare_output, visible
 
 if TYPE_CHECKING:
     from emulator.inference.scripted import Reply, Request, Rules

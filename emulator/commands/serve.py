@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_option(group: argparse._ArgumentGroup, each: SettingField) -> None:
     """Add one setting as an option; its value stays a text until `load_settings` checks it."""
-    shown = "" if each.default in (None, (), False) else f" (default: {each.default})"
+    shown = f" (default: {each.shown_default})" if each.shown_default else ""
     help_text = (each.help + shown).replace("%", "%%")
     if each.type is bool:
         group.add_argument(each.option, dest=each.name, action="store_true", default=None, help=help_text)
@@ -126,7 +126,8 @@ def _spare_the_garbage_collector() -> None:
 def banner(settings: Settings, url: str) -> str:
     """What a user needs to know when the server is up."""
     database = "in memory" if settings.durability == "memory" else f"{settings.shown_database} ({settings.durability})"
-    return BANNER.format(url=url, model=settings.shown_model, database=database, region=settings.region)
+    model = settings.shown_model + (f", recording {settings.shown_record}" if settings.record else "")
+    return BANNER.format(url=url, model=model, database=database, region=settings.region)
 
 
 def event_loop() -> type[asyncio.AbstractEventLoop] | None:

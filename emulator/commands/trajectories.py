@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from emulator.address import Address
 from emulator.commands import Refused
 from emulator.commands.db import add_database_option, database_of
-from emulator.commands.terminal import make_console, prepare_output, visible
+from emulator.terminal import make_console, prepare_output, visible
 from emulator.trajectory import Status
 
 if TYPE_CHECKING:
@@ -26,10 +24,10 @@ SHOWN_REWARDS = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add `list`, `show` and `export`."""
+    """Add `list` and `show`."""
     commands = parser.add_subparsers(metavar="ACTION", required=True)
     listing = commands.add_parser("list", help="a table of trajectories, newest first")
-    _add_filter(listing)
+    add_filter(listing)
     listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")
     listing.add_argument("--json", action="store_true", help="JSON Lines in place of a table")
     listing.set_defaults(run=_list)
@@ -39,16 +37,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--job", metavar="ARN", help="its job, where several have a trajectory of that id")
     show.set_defaults(run=_show)
 
-    export = commands.add_parser("export", help="whole trajectories as JSON Lines, oldest first")
-    _add_filter(export)
-    export.add_argument("--eligible", action="store_true", help="only those that a trainer may use")
-    export.add_argument("--output", type=Path, metavar="FILE", help="appears when it is whole (default: stdout)")
-    export.set_defaults(run=_export)
-    for each in (listing, show, export):
+    for each in (listing, show):
         add_database_option(each)
 
 
-def _add_filter(parser: argparse.ArgumentParser) -> None:
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `read_filter` reads."""
     time = "RFC 3339, or seconds since 1970"
     parser.add_argument("--job", metavar="ARN", help="only those of this job")
     parser.add_argument("--status", choices=[each.value for each in Status], help="only those that stand there")
@@ -62,9 +56,9 @@ def _list(given: argparse.Namespace) -> int:
 
     if not 0 < given.limit < 1 << 31:
         raise Refused(f"--limit: {given.limit} is not a number from 1 to {(1 << 31) - 1}")
-    with _reading(database_of(given)) as connection:
+    with reading(database_of(given)) as connection:
         # One more than asked for tells whether there are more.
-        found = queries.list_trajectories(connection, _filter(given), limit=given.limit + 1)
+        found = queries.list_trajectories(connection, read_filter(given), limit=given.limit + 1)
     records = found[: given.limit]
     if given.json:
         prepare_output()
@@ -118,10 +112,10 @@ def rewards_text(rewards: Sequence[float] | None) -> str:
 
 
 def _show(given: argparse.Namespace) -> int:
-    from emulator.commands.conversation import print_trajectory
+    from emulator.conversation import write_trajectory
     from emulator.store import queries
 
-    with _reading(database_of(given)) as connection:
+    with reading(database_of(given)) as connection:
         found = queries.find_trajectories(connection, given.trajectory_id, given.job)
         if not found:
             of_job = f" of job {given.job}" if given.job else ""
@@ -130,54 +124,15 @@ def _show(given: argparse.Namespace) -> int:
             jobs = ", ".join(record.job_arn for record in found)
             raise Refused(visible(f"several jobs have a trajectory {given.trajectory_id}; --job names one of {jobs}"))
         turns = queries.turns_of(connection, found[0])
-    print_trajectory(make_console(), found[0], turns)
+    console = make_console()
+    write_trajectory(lambda text, style: console.print(text, style=style, soft_wrap=True), found[0], turns)
     sys.stdout.flush()
     return 0
 
 
-def _export(given: argparse.Namespace) -> int:
-    from emulator.documents import to_json, trajectory_document
-    from emulator.store import queries
-
-    count = 0
-    with _reading(database_of(given)) as connection, _output(given.output) as file:
-        for record in queries.iterate_trajectories(connection, _filter(given)):
-            if record.eligible or not given.eligible:
-                file.write(to_json(trajectory_document(record, queries.turns_of(connection, record))) + "\n")
-                count += 1
-        file.flush()
-    if given.output:
-        print(f"{given.output}: {count} trajectories", file=sys.stderr)
-    return 0
-
-
 @contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    """Where an export goes; a file appears under its name when it is whole. Raises Refused."""
-    if path is None:
-        yield sys.stdout
-        return
-    file_path = path.resolve()
-    partial = file_path.with_name(f"{file_path.name}.{os.getpid()}.partial")
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device: nothing to put in its place
-            with path.open("w", encoding="ascii") as file:
-                yield file
-            return
-        with partial.open("w", encoding="ascii") as file:
-            yield file
-        partial.replace(file_path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; --output names another file") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _reading(database: Address) -> Iterator[Connection]:
-    """Raises Refused."""
+def reading(database: Address) -> Iterator[Connection]:
+    """A connection that reads a database. Raises Refused."""
     from emulator.store.database import DatabaseError, reading
 
     try:
@@ -187,8 +142,8 @@ def _reading(database: Address) -> Iterator[Connection]:
         raise Refused(str(error)) from None
 
 
-def _filter(given: argparse.Namespace) -> TrajectoryFilter:
-    """Raises Refused."""
+def read_filter(given: argparse.Namespace) -> TrajectoryFilter:
+    """Which trajectories the options mean. Raises Refused."""
     from emulator.documents import parse_time
     from emulator.store.queries import TrajectoryFilter
 
@@ -198,4 +153,5 @@ def _filter(given: argparse.Namespace) -> TrajectoryFilter:
             times[name] = None if (text := getattr(given, name)) is None else parse_time(text)
         except ValueError as error:
             raise Refused(f"--{name}: {error}") from None
-    return TrajectoryFilter(job_arn=given.job, status=Status(given.status) if given.status else None, **times)
+    status = Status(given.status) if given.status else None
+    return TrajectoryFilter(given.job, status, times["since"], times["until"])

@@ -2,5 +2,15 @@
 
 from emulator.completion.errors import error_message
 from emulator.completion.reading import Choice, Completion, TokenLogprob, Usage, read_completion
+from emulator.completion.stream import is_stream, reports_error
 
-__all__ = ["Choice", "Completion", "TokenLogprob", "Usage", "error_message", "read_completion"]
+__all__ = [
+    "Choice",
+    "Completion",
+    "TokenLogprob",
+    "Usage",
+    "error_message",
+    "is_stream",
+    "read_completion",
+    "reports_error",
+]

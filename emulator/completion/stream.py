@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from emulator.completion.text import mended
@@ -15,6 +16,15 @@ def is_stream(body: bytes, content_type: str | None) -> bool:
     if start.startswith((b"data:", b"event:", b":")):
         return True
     return (content_type or "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+#: How vLLM and others say, after a good status, that they failed in the middle of a stream.
+_ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{\s*"error"\s*:')
+
+
+def reports_error(body: bytes) -> bool:
+    """Whether one of a stream's events is an error."""
+    return b'"error"' in body and _ERROR_EVENT.search(body) is not None
 
 
 def events(text: str) -> tuple[list[str], str]:

@@ -21,9 +21,10 @@ from emulator.management.captured import list_trajectories, settled_trajectory, 
 from emulator.management.emulator import Emulator, json_answer
 from emulator.management.faults import add_faults, clear_faults, list_faults
 from emulator.management.registering import give_up_trajectory, register_job, register_trajectory
+from emulator.management.stream import Stream
 from emulator.management.verdict import show_verdict
 from emulator.metrics import Metrics
-from emulator.protocol.answer import Answer
+from emulator.protocol.answer import Answer, StreamAnswer
 from emulator.protocol.endpoint import ClientGone, error_answer
 from emulator.protocol.errors import AWSError, InternalServiceError, ResourceNotFoundException, ValidationException
 from emulator.scrape import Scrape, describe_database
@@ -47,6 +48,7 @@ def routes(
         ("GET", "/trajectories/{which:path}", show_trajectory),
         ("GET", "/turns/{which:path}", turn_bytes),
         ("GET", "/settled/{which:path}", settled_trajectory),
+        ("GET", "/export", _export),
         ("POST", "/faults", add_faults),
         ("GET", "/faults", list_faults),
         ("DELETE", "/faults", clear_faults),
@@ -67,20 +69,24 @@ def refuse(error: AWSError) -> Response:
     return _to_response(error_answer(error))
 
 
-def _to_response(answer: Answer) -> Response:
+def _to_response(answer: Answer | StreamAnswer) -> Response:
     """An answer as Starlette sends it, with what keeps a browser from taking it for anything but data."""
     call = current_call()
     call.status = answer.status
-    headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
+    headers = {}
+    if isinstance(answer, Answer):
+        headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
     headers["x-amzn-requestid"] = call.request_id.decode()
     headers["cache-control"] = "no-store"
     headers["x-content-type-options"] = "nosniff"
     if answer.content_type is not None:  # not as media_type: Starlette would add a charset
         headers["content-type"] = answer.content_type
+    if isinstance(answer, StreamAnswer):
+        return Stream(answer, headers)
     return Response(answer.body, answer.status, headers)
 
 
-_Function = Callable[[Emulator, Request], Awaitable[Answer]]
+_Function = Callable[[Emulator, Request], Awaitable[Answer | StreamAnswer]]
 
 
 def _endpoint(emulator: Emulator, function: _Function) -> Callable[[Request], Awaitable[Response]]:
@@ -123,7 +129,7 @@ async def _info(emulator: Emulator, _request: Request) -> Answer:
     settings = emulator.settings
     health = await emulator.model_server.health()
     shown = {each.name: getattr(settings, each.name) for each in setting_fields() if not each.is_secret}
-    shown |= {"model": settings.shown_model, "database": settings.shown_database}
+    shown |= {"model": settings.shown_model, "record": settings.shown_record, "database": settings.shown_database}
     return json_answer(
         {
             "version": __version__,
@@ -136,6 +142,12 @@ async def _info(emulator: Emulator, _request: Request) -> Answer:
 
 async def _metrics(emulator: Emulator, request: Request) -> Answer:
     return await emulator.scrape.answer(request.headers.get("accept", ""))
+
+
+async def _export(emulator: Emulator, request: Request) -> Answer | StreamAnswer:
+    from emulator.management.export import export_trajectories  # when it is first needed
+
+    return await export_trajectories(emulator, request)
 
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:

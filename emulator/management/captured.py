@@ -37,7 +37,7 @@ _TURN = re.compile(_ARN + r"/(?P<trajectory_id>[^\0]+)/(?P<number>[0-9]{1,9})/(?
 
 async def list_trajectories(emulator: Emulator, request: Request) -> Answer:
     """A page of trajectories, the newest first."""
-    given = _parameters(request.query_params)
+    given = read_parameters(request.query_params, _PARAMETERS)
     which = TrajectoryFilter(given.get("job"), given.get("status"), given.get("since"), given.get("until"))
     limit = given.get("limit", DEFAULT_LIMIT)
     # One more than asked for tells whether there is another page.
@@ -107,16 +107,8 @@ def _one_turn(connection: Connection, job_arn: str, trajectory_id: str, number: 
     return queries.find_turn(connection, _find(connection, job_arn, trajectory_id), number)
 
 
-def _parameters(given: Mapping[str, str]) -> dict[str, Any]:
-    """A listing's parameters, read. Raises ValidationException."""
-    readers: dict[str, Callable[[str], Any]] = {
-        "job": _read_job,
-        "status": _read_status,
-        "since": parse_time,
-        "until": parse_time,
-        "limit": _read_limit,
-        "next": _read_token,
-    }
+def read_parameters(given: Mapping[str, str], readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """The parameters of a request, read. Raises ValidationException."""
     values = {}
     for name, text in given.items():
         if name not in readers:
@@ -164,3 +156,14 @@ def _read_token(text: str) -> int:
     if type(last) is not int or not 0 < last < 1 << 63:
         raise ValueError("is not what an answer gave as next")
     return last
+
+
+#: Those that say which trajectories are meant.
+FILTER_PARAMETERS: Mapping[str, Callable[[str], Any]] = {
+    "job": _read_job,
+    "status": _read_status,
+    "since": parse_time,
+    "until": parse_time,
+}
+
+_PARAMETERS = {**FILTER_PARAMETERS, "limit": _read_limit, "next": _read_token}

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import NoReturn
 
 from emulator.calls import Call, current_call
+from emulator.completion import reports_error
 from emulator.inference.model_server import ModelAnswer, ModelRequest, ModelServerError, header_lines
 from emulator.operations.runtime import DOMAIN_ERRORS, Runtime, aws_error
 from emulator.protocol.answer import BrokenStream, Write
@@ -25,9 +26,6 @@ EVENT_STREAM = "text/event-stream"
 
 #: How OpenAI-style streams say that they are over. A client may stop reading here, so this waits for the commit.
 DONE = re.compile(rb"[\r\n]data: ?\[DONE\]")
-
-#: How vLLM and others say, after a good status, that they failed in the middle of a stream.
-ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{\s*"error"\s*:')
 
 
 class AnswerTooLarge(Exception):
@@ -90,10 +88,6 @@ async def take_turn(runtime: Runtime, *, job_arn: str, trajectory_id: str, path:
     capture = Capture(runtime, call, request, trajectory, number, arrived_at)
     await capture.ask()
     return capture
-
-
-def _reports_error(events: bytes) -> bool:
-    return b'"error"' in events and ERROR_EVENT.search(events) is not None
 
 
 class Capture:
@@ -216,7 +210,7 @@ class Capture:
         response = b"".join(self._pieces)
         self._note_answered(response)
         # ASSUMED: a stream that reports an error is no turn of a trajectory, although its HTTP is in order.
-        failed = not self.is_success or (self.is_event_stream and _reports_error(response))
+        failed = not self.is_success or (self.is_event_stream and reports_error(response))
         await self._end(TurnStatus.FAILED if failed else TurnStatus.COMPLETED, response)
         return response
 

@@ -154,7 +154,7 @@ class Endpoint:
             work = self._handler(**arguments)
         else:
             work = interfere(self._name, self._handler, scope, arguments)
-        answer: Answer | StreamAnswer = await _while_connected(work, scope)
+        answer: Answer | StreamAnswer = await while_connected(work, scope)
         return answer
 
     async def _relay(self, answer: StreamAnswer, call: Call, scope: Scope, send: Send) -> None:
@@ -164,7 +164,7 @@ class Endpoint:
         metrics.open_streams += 1
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
-            await _while_connected(answer.relay(exchange.write), scope)
+            await while_connected(answer.relay(exchange.write), scope)
         except ClientGone:
             call.code = CLIENT_GONE
         except asyncio.CancelledError:
@@ -237,7 +237,7 @@ def _headers(answer: Answer | StreamAnswer, call: Call) -> Headers:
     return headers
 
 
-async def _while_connected(work: Awaitable[Any], scope: Scope) -> Any:
+async def while_connected(work: Awaitable[Any], scope: Scope) -> Any:
     """Wait for `work`, and cancel it when the client goes away. Raises ClientGone."""
     exchange: Exchange = scope["extensions"][EXCHANGE]
     task = exchange.task

@@ -54,6 +54,9 @@ class Database(Protocol):
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
 
+    def read_engine(self) -> Engine:
+        """An engine of read-only connections for a thread that reads as long as it takes."""
+
     def close(self) -> None:
         """Let it go."""
 

@@ -113,6 +113,10 @@ class PostgreSQL:
             pool_pre_ping=True,
         )
 
+    def read_engine(self) -> Engine:
+        """An engine of read-only connections for a thread that reads as long as it takes."""
+        return engine(self._url, PATIENT_READER)
+
     def close(self) -> None:
         """Let go of the connection."""
         if self._writes is not None:

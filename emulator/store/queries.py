@@ -62,6 +62,10 @@ class TrajectoryFilter:
     status: Status | None = None
     since: int | None = None
     until: int | None = None
+    trajectory_id: str | None = None
+    group: str | None = None
+    eligible: bool = False  #: only those that the trainer may use
+    unfailed: bool = False  #: only those that their agent did not give up
 
 
 def list_trajectories(
@@ -78,16 +82,39 @@ def list_trajectories(
 
 def iterate_trajectories(connection: Connection, which: TrajectoryFilter) -> Iterator[TrajectoryRecord]:
     """All of them, oldest first, a page at a time."""
+    for page in iterate_pages(connection, which):
+        yield from page
+
+
+def iterate_pages(connection: Connection, which: TrajectoryFilter, size: int = 500) -> Iterator[list[TrajectoryRecord]]:
+    """All of them, oldest first, so many at a time."""
     last = 0
     while True:
-        query = _filtered(which).where(trajectories.c.id > last).order_by(trajectories.c.id).limit(500)
+        query = _filtered(which).where(trajectories.c.id > last).order_by(trajectories.c.id).limit(size)
         rows = connection.execute(query).all()
         if not rows:
             return
         counts = _completed_turns(connection, [row.id for row in rows])
-        for row in rows:
-            yield _trajectory(row, counts.get(row.id, 0))
+        yield [_trajectory(row, counts.get(row.id, 0)) for row in rows]
         last = rows[-1].id
+
+
+def groups_of(
+    connection: Connection, page: Sequence[TrajectoryRecord], which: TrajectoryFilter
+) -> dict[tuple[str, str], list[TrajectoryRecord]]:
+    """The trajectories of each job and group of which a page has one, oldest first."""
+    keys = {(record.job_arn, record.group) for record in page if record.group is not None}
+    if not keys:
+        return {}
+    query = _filtered(which).where(
+        trajectories.c.job_arn.in_({job for job, _ in keys}), trajectories.c.group_id.in_({group for _, group in keys})
+    )
+    rows = connection.execute(query.order_by(trajectories.c.id)).all()
+    counts = _completed_turns(connection, [row.id for row in rows])
+    found: dict[tuple[str, str], list[TrajectoryRecord]] = {}
+    for row in rows:
+        found.setdefault((row.job_arn, row.group_id), []).append(_trajectory(row, counts.get(row.id, 0)))
+    return found
 
 
 def find_trajectories(connection: Connection, trajectory_id: str, job_arn: str | None = None) -> list[TrajectoryRecord]:
@@ -188,6 +215,16 @@ def _filtered(which: TrajectoryFilter) -> Select[Any]:
         query = query.where(trajectories.c.created_at >= which.since)
     if which.until is not None:
         query = query.where(trajectories.c.created_at < which.until)
+    if which.trajectory_id is not None:
+        query = query.where(trajectories.c.trajectory_id == which.trajectory_id)
+    if which.group is not None:
+        query = query.where(trajectories.c.group_id == which.group)
+    if which.eligible:
+        ready, rewarded = Status.READY.value, Status.REWARD_RECEIVED.value
+        query = query.where(trajectories.c.completion == ready, trajectories.c.status == rewarded)
+    if which.unfailed:
+        failed = Status.FAILED.value
+        query = query.where(or_(trajectories.c.completion.is_(None), trajectories.c.completion != failed))
     return query
 
 

@@ -101,6 +101,16 @@ class SQLite:
 
         return engine
 
+    def read_engine(self) -> Engine:
+        """An engine of read-only connections for a thread that reads as long as it takes."""
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(self._address, uri=True)
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+
+        return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
     def close(self) -> None:
         """Let another server have the file."""
         if self._engine is not None:

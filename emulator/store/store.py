@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
 from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
-from emulator.store.database import one_line, open_database
+from emulator.store.database import DatabaseError, one_line, open_database
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
@@ -87,6 +88,10 @@ class Store:
         if self._readers is not None:
             await self._readers.dispose()
         self._database.close()
+
+    def read_engine(self) -> Engine:
+        """An engine that reads from any thread, where `read` wants the event loop's."""
+        return self._database.read_engine()
 
     async def begin_turn(self, job_arn: str, trajectory_id: str) -> tuple[OpenTrajectory, int]:
         """The trajectory and the number of a turn that arrives now.
@@ -223,6 +228,15 @@ class Store:
             async with self._readers.connect() as connection:
                 return await connection.run_sync(query)
         except SQLAlchemyError as error:
+            raise StoreError(f"The database could not be read: {one_line(error)}") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only connection for a thread of the caller's, who reads as long as it takes. Raises StoreError."""
+        try:
+            with self._database.read_engine().connect() as connection:
+                yield connection
+        except (SQLAlchemyError, DatabaseError) as error:
             raise StoreError(f"The database could not be read: {one_line(error)}") from error
 
     async def _open(self, key: Key) -> tuple[OpenTrajectory, int]:

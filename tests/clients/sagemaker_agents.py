@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx  # type: ignore[import-not-found]
-from langchain_core.messages import HumanMessage  # type: ignore[import-not-found]
-from langchain_core.tools import tool as langchain_tool  # type: ignore[import-not-found]
-from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
+from langchain_core.messages import HumanMessage
+from langchain_core.tools import tool as langchain_tool
+from langchain_openai import ChatOpenAI
 from openai import OpenAI
-from sagemaker.core.token_generator import generate_token  # type: ignore[import-not-found]
-from sagemaker.train.rft import (  # type: ignore[import-not-found]
+from sagemaker.core.token_generator import generate_token
+from sagemaker.train.rft import (
     RolloutFeedbackClient,
     RolloutMetadata,
     RolloutRequest,
@@ -24,11 +24,11 @@ from sagemaker.train.rft import (  # type: ignore[import-not-found]
     sagemaker_rft_handler,
     set_rollout_context,
 )
-from sagemaker.train.rft.adapters.langchain import create_async_http_client, create_http_client  # type: ignore[import-not-found]
-from sagemaker.train.rft.adapters.strands import wrap_model  # type: ignore[import-not-found]
-from strands import Agent  # type: ignore[import-not-found]
+from sagemaker.train.rft.adapters.langchain import create_async_http_client, create_http_client
+from sagemaker.train.rft.adapters.strands import wrap_model
+from strands import Agent
 from strands import tool as strands_tool
-from strands.models.openai import OpenAIModel  # type: ignore[import-not-found]
+from strands.models.openai import OpenAIModel
 
 from tests.clients.question import CALCULATOR, QUESTION, calculator
 

@@ -63,7 +63,7 @@ def test_there_and_back_everything_is_as_it_was(
     exports = []
     for database in (file, url, back):
         capsys.readouterr()
-        assert main(["trajectories", "export", "--database", str(database)]) == 0
+        assert main(["export", "--database", str(database)]) == 0
         exports.append(capsys.readouterr().out)
     assert exports[0].count("\n") == 1
     assert exports[1:] == exports[:1] * 2
@@ -110,8 +110,8 @@ def test_a_backup_is_left_to_others(url: str, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_trajectories_are_listed_shown_and_exported(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["list"], ["show", "t-1"], ["export", "--eligible"]):
-        assert main(["trajectories", *arguments, "--database", filled]) == 0
+    for arguments in (["trajectories", "list"], ["trajectories", "show", "t-1"], ["export", "--eligible"]):
+        assert main([*arguments, "--database", filled]) == 0
         written = capsys.readouterr()
         assert "t-1" in written.out
         assert written.err == ""

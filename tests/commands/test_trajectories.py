@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import stat
 import struct
 import subprocess
 import sys
@@ -94,8 +93,6 @@ def test_a_list_that_goes_on_says_so(run: Any) -> None:
     [
         ["list", "--since", "yesterday"],
         ["list", "--limit", "0"],
-        ["export", "--until", "2026-11-21"],
-        ["export", "--output", "/nowhere/at/all.jsonl"],
         ["show", "unknown"],
         ["show", "eligible"],
         ["show", "eligible", "--job", OTHER_JOB + "-2"],
@@ -110,26 +107,11 @@ def test_what_cannot_be_done_is_refused_in_one_line(run: Any, arguments: list[st
 def test_an_unreadable_database_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("not a database, but long enough to be one\n" * 100)
-    for action in (["list"], ["show", "x"], ["export"], ["export", "--output", str(tmp_path / "out")]):
+    for action in (["list"], ["show", "x"]):
         assert main(["trajectories", *action, "--database", str(other)]) == 2
         written = capsys.readouterr()
         assert (written.out, written.err.count("\n")) == ("", 1)
         assert str(other) in written.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_damaged_database_is_refused_in_one_line(
-    tmp_path: Path, job_arn: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    database, out = tmp_path / "t.db", tmp_path / "out.jsonl"
-    with running_server(Settings(port=0, database=str(database))) as server:
-        roll_out(server.url, job_arn, "t-1")
-    data = bytearray(database.read_bytes())
-    data[4096 * 2 :] = b"\x55" * (len(data) - 4096 * 2)  # all but the schema
-    database.write_bytes(data)
-    assert main(["trajectories", "export", "--output", str(out), "--database", str(database)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
 
 
 def test_a_trajectory_is_shown_as_a_conversation(run: Any, job_arn: str) -> None:
@@ -184,7 +166,7 @@ def test_all_choices_of_an_answer_are_shown(server: Server, database: Path, job_
 
 
 def test_what_others_wrote_commands_neither_terminal_nor_table(run: Any) -> None:
-    for out in (run("list")[1], run("show", HOSTILE)[1], run("export")[1], run("list", "--json")[1]):
+    for out in (run("list")[1], run("show", HOSTILE)[1], run("list", "--json")[1]):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out)
     assert r"a[bold]b[/bold]:smile:\x9b31m\u202e" in run("list")[1]
     assert "\\x1b]0;owned\\x07[red]x[/red]\\x0d\n  b" in run("show", HOSTILE)[1]
@@ -201,46 +183,7 @@ def test_a_terminal_gets_a_table_that_fits_and_cuts_nothing(captured: Path) -> N
     assert LONG_ID in "".join(row[cell].strip() for row in rows)
 
 
-def test_an_export_holds_whole_trajectories_oldest_first(run: Any, job_arn: str) -> None:
-    status, out, err = run("export")
-    documents = [json.loads(line) for line in out.splitlines()]
-    assert (status, err) == (0, "")
-    assert [each["trajectory_id"] for each in documents] == ["eligible", "failed", LONG_ID, "eligible", HOSTILE]
-    first = documents[0]
-    assert (first["job_arn"], first["rewards"], first["eligible"]) == (job_arn, [1.0, 0.25], True)
-    assert first["turns"][1]["choices"][0]["message"]["content"] == "The answer is 42."
-
-
-def test_an_export_is_filtered(run: Any, job_arn: str) -> None:
-    def exported(*arguments: str) -> list[str]:
-        return [json.loads(line)["trajectory_id"] for line in run("export", *arguments)[1].splitlines()]
-
-    assert exported("--eligible") == ["eligible"]
-    assert exported("--status", "reward-received") == ["eligible", "failed"]
-    assert exported("--job", job_arn) == ["eligible", "failed"]
-    assert exported("--since", "2020-01-01T00:00:00Z", "--until", "2020-01-02T00:00:00Z") == []
-
-
-def test_an_export_into_a_file_replaces_it_when_it_is_whole(run: Any, tmp_path: Path) -> None:
-    target = tmp_path / "out.jsonl"
-    target.write_text("of yesterday")
-    status, out, err = run("export", "--output", str(target))
-    assert (status, out) == (0, "")
-    assert "5 trajectories" in err
-    assert len(target.read_text().splitlines()) == 5
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_an_export_into_a_pipe_leaves_it_a_pipe(captured: Path, tmp_path: Path) -> None:
-    fifo = tmp_path / "pipe"
-    os.mkfifo(fifo)
-    with subprocess.Popen(command("export", "--output", str(fifo), database=captured), stderr=subprocess.DEVNULL) as it:
-        assert len(fifo.read_text().splitlines()) == 5
-        assert it.wait(30) == 0
-    assert stat.S_ISFIFO(fifo.stat().st_mode)
-
-
-@pytest.mark.parametrize("action", [["list"], ["export"], ["show", HOSTILE]])
+@pytest.mark.parametrize("action", [["list"], ["show", HOSTILE]])
 def test_a_reader_that_leaves_early_is_no_error(captured: Path, action: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -14,7 +14,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from emulator.completion import Choice, read_completion
 from emulator.trajectory import Status, TurnStatus
-from examples import calculator
+from examples import openai_tools
 
 from .conftest import Emulator
 
@@ -157,14 +157,14 @@ def test_a_required_tool_call_satisfies_the_tools_schema(
     stream: bool, emulator: Emulator, runtime: Any, trajectory_id: str
 ) -> None:
     rollout = {"JobArn": emulator.job_arn, "TrajectoryId": trajectory_id}
-    sent = body(tools=[calculator.TOOL], tool_choice="required", max_tokens=64, stream=stream)
+    sent = body(tools=[openai_tools.TOOL], tool_choice="required", max_tokens=64, stream=stream)
     operation = runtime.sample_with_response_stream if stream else runtime.sample
     operation(**rollout, Body=sent)["Body"].read()
     (turn,) = emulator.turns(trajectory_id)
     choice = read_completion(turn.request, turn.response, turn.content_type).choices[0]
     (call,) = message_of(choice)["tool_calls"]
     assert call["function"]["name"] == "calculator"
-    jsonschema.validate(json.loads(call["function"]["arguments"]), calculator.TOOL["function"]["parameters"])
+    jsonschema.validate(json.loads(call["function"]["arguments"]), openai_tools.TOOL["function"]["parameters"])
 
 
 def test_an_answer_can_be_bound_to_a_json_schema(openai: Client, trajectory_id: str) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +11,7 @@ import pytest
 
 from emulator.trajectory import TurnStatus
 
-from .conftest import Emulator, vllm_settings
+from .conftest import Emulator
 from .test_contract import body
 
 pytestmark = pytest.mark.vllm
@@ -42,19 +38,3 @@ def test_a_client_that_leaves_in_the_middle_leaves_an_aborted_turn_and_a_model_t
     assert [turn.status for turn in turns] == [TurnStatus.ABORTED]
     assert turns[0].response.count(b"data: ") >= 3
     runtime.sample(JobArn=emulator.job_arn, TrajectoryId=trajectory_id, Body=body())["Body"].read()
-
-
-def test_the_demo_runs_on_the_real_model() -> None:
-    settings = vllm_settings()
-    options = ["--model", settings["model"], "--vllm-python", settings["vllm_python"], "--limit", "3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.demo", *options],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "COLUMNS": "120"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6/6" in done.stdout
-    assert done.stdout.count("reward-received") == 6

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.app import make_model_server
+from emulator.inference.chosen import make_model_server
 from emulator.inference.scripted import Request, Rules, ScriptedServer
 from emulator.inference.scripted.script_file import ScriptFile, load
 from emulator.inference.scripted.wrong_script import WrongScript

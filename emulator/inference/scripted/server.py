@@ -48,11 +48,18 @@ class ScriptedServer:
     def __init__(self, rules: Rules | ScriptFile | None = None) -> None:
         self._file = None if rules is None or isinstance(rules, Rules) else rules
         self._rules = rules if isinstance(rules, Rules) else Rules()
+        self._instead: Rules | None = None
 
     @property
     def rules(self) -> Rules:
         """The rules that answer now."""
+        if self._instead is not None:
+            return self._instead
         return self._rules if self._file is None else self._file.rules()
+
+    def answer_by(self, rules: Rules | None) -> None:
+        """Have other rules answer, those of a test say; None: its own again."""
+        self._instead = rules
 
     async def start(self) -> None:
         """Nothing to begin."""
@@ -231,7 +238,7 @@ def _tokenize(request: ModelRequest, rules: Rules) -> _Answer:  # noqa: ARG001
         tokens = pieces(asked["prompt"])
     else:
         check_messages(asked)
-        tokens = chat_prompt(asked)
+        tokens = chat_prompt(asked, answering=asked.get("add_generation_prompt") is not False)
     return _json(
         {
             "count": len(tokens),

@@ -48,8 +48,11 @@ def placeholder(token: int) -> str:
     return f"token_id:{token}"
 
 
-def chat_prompt(request: Mapping[str, Any]) -> list[str]:
-    """The pieces of a chat request's prompt: the tools, then each message between two markers."""
+def chat_prompt(request: Mapping[str, Any], *, answering: bool = True) -> list[str]:
+    """The pieces of a chat request's prompt: the tools, then each message between two markers.
+
+    `answering`: and the marker of the answer.
+    """
     prompt: list[str] = []
     if tools := request.get("tools"):
         prompt += ["<|tools|>", *pieces(dump_text(tools)), "<|end|>"]
@@ -61,7 +64,8 @@ def chat_prompt(request: Mapping[str, Any]) -> list[str]:
             prompt += pieces(str(function.get("name", "")))
             prompt += pieces(str(function.get("arguments", "")))
         prompt.append("<|end|>")
-    prompt.append("<|assistant|>")
+    if answering:
+        prompt.append("<|assistant|>")
     return prompt
 
 

@@ -1,28 +1,37 @@
-"""A trajectory as a conversation in the terminal: each turn with what is new since the turn before."""
+"""A trajectory as a conversation: each turn with what is new since the turn before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from emulator.commands.terminal import visible
 from emulator.completion import Choice, Completion
 from emulator.documents import format_time, read_turn, to_json, total_usage
+from emulator.terminal import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from emulator.store.queries import TrajectoryRecord, TurnRecord
 
 STYLES = {"system": "magenta", "developer": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
 
 
-def print_trajectory(console: Console, record: TrajectoryRecord, turns: Sequence[TurnRecord]) -> None:
-    """Print who and how it went, then the turns."""
+#: Takes a line or several, and a style that rich knows.
+Write = Callable[[str, str], object]
+
+
+def conversation(record: TrajectoryRecord, turns: Sequence[TurnRecord]) -> str:
+    """Who and how it went, then the turns, as plain text."""
+    lines: list[str] = []
+    write_trajectory(lambda text, _style: lines.append(text), record, turns)
+    return "\n".join(lines)
+
+
+def write_trajectory(write: Write, record: TrajectoryRecord, turns: Sequence[TurnRecord]) -> None:
+    """Write who and how it went, then the turns."""
     read = [read_turn(turn) for turn in turns]
-    paper = _Paper(console)
+    paper = _Paper(write)
     paper.line(f"trajectory  {record.trajectory_id}", "bold")
     paper.line(f"job         {record.job_arn}")
     paper.line(f"status      {_standing(record)}")
@@ -181,14 +190,14 @@ def _tools(request: dict[str, Any]) -> str:
 class _Paper:
     """Where untrusted text is printed: nothing in it commands the terminal, and nothing is cut off."""
 
-    console: Console
+    write: Write
 
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(visible(text), style=style, soft_wrap=True)
+        self.write(visible(text), style)
 
     def entry(self, label: str, text: str, style: str) -> None:
         """A label, and the text below it."""
         self.line(label, style)
         if text:
             body = indent(visible(text, lines=True).expandtabs(4), "  ", lambda _line: True)
-            self.console.print(body, soft_wrap=True)
+            self.write(body, "")

@@ -1,0 +1,56 @@
+"""Clients of AWS's own SDK, ready to use; boto3 itself comes with the agent, not with the emulator."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from emulator.settings import Settings
+from emulator.testing.environment import credentials
+
+SERVICE = "sagemakerjobruntime"
+
+
+class MissingPackage(ImportError):
+    """Something is asked for that another package makes; the message says which, and how to install it."""
+
+
+def boto3_client(url: str, settings: Settings) -> Any:
+    """A client of the emulator. Raises MissingPackage."""
+    try:
+        import boto3
+    except ImportError:
+        raise MissingPackage(
+            "job_runtime.client is a boto3 client, and boto3 is not installed: pip install boto3"
+        ) from None
+    key_id, secret = credentials(settings)
+    return boto3.client(
+        SERVICE,
+        endpoint_url=url,
+        region_name=settings.region,
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+    )
+
+
+class DefaultSession:
+    """boto3's default session, as the tests of one emulator have it: it keeps the credentials that it found first."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Have `boto3.client` use it while the block runs, and then what it used before."""
+        boto3: Any = sys.modules.get("boto3")
+        before = None
+        if boto3 is not None:
+            before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, self._session
+        try:
+            yield
+        finally:
+            boto3 = sys.modules.get("boto3")
+            if boto3 is not None:
+                self._session, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, before
