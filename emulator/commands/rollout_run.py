@@ -18,6 +18,8 @@ from emulator.commands import Refused
 from emulator.commands.rollout import GRACE
 from emulator.commands.rollout_runtime import embedded_runtime, running_runtime
 from emulator.commands.rollout_view import View, print_table
+from emulator.commands.serve import OTHER_FILES, allow_open_files
+from emulator.logs import configure_logging
 from emulator.settings import Settings
 from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, agent_environment, find_agent
 from emulator.trainer.dispatch import Dispatcher, Limits, roll_out_all
@@ -188,6 +190,8 @@ class Run:
         """The emulator: one that runs, or one in this process."""
         if self._settings is None:
             return running_runtime(self._given.endpoint, self._given.wait)
+        configure_logging(self._settings)
+        allow_open_files(2 * self._settings.max_in_flight + OTHER_FILES)
         return embedded_runtime(self._settings, self._given.wait)
 
 

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from emulator.commands import Refused
-from emulator.commands.serve import OTHER_FILES, allow_open_files
 from emulator.inference.model_server import ModelServerError
-from emulator.logs import configure_logging
 from emulator.server import CannotListen, Server
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import DatabaseError
@@ -38,8 +36,6 @@ async def running_runtime(endpoint: str, patience: float) -> AsyncIterator[Runti
 @asynccontextmanager
 async def embedded_runtime(settings: Settings, patience: float) -> AsyncIterator[Runtime]:
     """That of an emulator that runs in this process while the block does. Raises Refused."""
-    configure_logging(settings)
-    allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
     try:
         server = Server(settings)
     except (CannotListen, InvalidSetting) as error:
