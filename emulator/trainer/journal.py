@@ -127,8 +127,10 @@ class Journal:
         """A rollout is over."""
         await self._append({"over": result_document(result)})
 
-    def close(self, *, remove: bool) -> None:
-        """Let it go; `remove`: the run is over, and nothing can be resumed."""
+    async def aclose(self, *, remove: bool) -> None:
+        """Write what waits, and let it go; `remove`: the run is over, and nothing can be resumed."""
+        if self._writing is not None:
+            await self._writing
         if remove:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
