@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
+from emulator.aws import OtherServices, service_of
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
+from emulator.control import ControlPlane
 from emulator.faults import Fault, Faults
 from emulator.inference.chosen import make_model_server
 from emulator.job import JobArn
 from emulator.metrics import Metrics
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
+from emulator.protocol import aws_json
+from emulator.protocol.codec import decode
 from emulator.protocol.endpoint import (
     EXCHANGE,
     Authenticate,
@@ -54,8 +58,11 @@ LAST_WORDS = 5.0
 class App:
     """The emulator as an ASGI application. `start` before it serves, `aclose` after."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises InvalidSetting for a model server that cannot be, and for a wrong plan of faults."""
+    def __init__(self, settings: Settings, url: str) -> None:
+        """`url`: where it will be reached.
+
+        Raises InvalidSetting for a model server that cannot be, and for a wrong plan of faults.
+        """
         self.settings = settings
         address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
@@ -79,10 +86,10 @@ class App:
             path: Endpoint(
                 operation.name,
                 partial(operation.function, runtime),
-                load_service_model().operations[operation.model] if operation.model else None,
+                partial(decode, load_service_model().operations[operation.model]) if operation.model else None,
                 calls=self._calls,
                 method=operation.method,
-                openai=operation.openai,
+                error_body=openai_body if operation.openai else rest_json_body,
                 authenticate=authenticate,
                 authorize=authorize,
                 max_request_bytes=settings.max_request_bytes,
@@ -90,6 +97,10 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
+        self._control = ControlPlane(
+            settings, self.store, url, calls=self._calls, authenticate=authenticate, authorize=authorize
+        )
+        self._other_services = OtherServices()
         self.faults = Faults(_plan(settings), switch=self._switch_faults)
         self.faults.restore()
         self._starlette: Starlette | None = None  # who samples does not wait for its import
@@ -122,6 +133,7 @@ class App:
         await self.store.start()
         try:
             await self.model_server.start()
+            await self._control.start()
         except BaseException:
             await self.store.aclose()
             raise
@@ -129,6 +141,7 @@ class App:
     async def aclose(self) -> None:
         """End the model server, commit what is waiting, and let the database go."""
         try:
+            await self._control.aclose()
             await self.model_server.aclose()
         finally:
             await self.store.aclose()
@@ -191,12 +204,18 @@ class App:
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if path == "/" and (endpoint := self._control.endpoints.get(aws_json.target(scope["headers"]))) is not None:
+            await endpoint(scope, receive, send)
+            return
         is_page = path == "/metrics" or path.startswith("/_emulator")
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
             if is_page:
                 starlette = self._starlette or await self._first_page()
                 await starlette(scope, receive, send)
+                return
+            if (service := service_of(scope)) is not None:
+                await self._other_services.serve(service, call, scope, receive, send)
                 return
             error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
             shape = openai_body if path.startswith(_OPENAI) else rest_json_body

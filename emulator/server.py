@@ -101,10 +101,14 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         """Raises InvalidSetting, CannotListen."""
-        self.app = App(settings)
         self._shutdown_timeout = settings.shutdown_timeout
         self._socket = listen(settings)
         self.url = base_url(self._socket)
+        try:
+            self.app = App(settings, self.url)
+        except BaseException:
+            self._socket.close()
+            raise
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 self.app,

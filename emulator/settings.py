@@ -124,6 +124,22 @@ class Settings:
     jobs: Literal["any", "strict"] = _setting(
         "any", "any: every job ARN is accepted; strict: only known jobs", "semantics"
     )
+    agents: tuple[str, ...] = _setting(
+        (),
+        "the local agent of jobs: ARN=AGENT for one ARN, AGENT alone for all others; see `job-runtime-local rollout "
+        "--help` for what an agent may be; may be given again",
+        "jobs",
+        metavar="[ARN=]AGENT",
+    )
+    limits: Literal["local", "aws"] = _setting(
+        "local",
+        "aws: AWS's ranges of hyperparameters, one job of a category at a time, 5 new rollouts a second; "
+        "local: whatever makes sense",
+        "jobs",
+    )
+    policy_update: Literal["none"] = _setting(
+        "none", "none: a training job rolls out and counts, and leaves the model as it is", "jobs"
+    )
     region: str = _setting("us-west-2", "region that this server stands for", "semantics", metavar="REGION")
     auth: Literal["lenient", "strict"] = _setting(
         "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified", "authentication"
@@ -151,6 +167,16 @@ class Settings:
         "info", "debug: a line for every request; info: for those refused; warning: for those that failed", "log"
     )
     log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error", "log")
+
+    @property
+    def agent_targets(self) -> dict[str, str]:
+        """The agents by their ARNs; under the empty text the one of all others."""
+        return {arn: target for arn, _, target in map(_split_agent, self.agents)}
+
+    @property
+    def own_account(self) -> str:
+        """The account that jobs are created in."""
+        return self.account or "123456789012"
 
     @property
     def shown_model(self) -> str:
@@ -189,10 +215,18 @@ class Settings:
         _check_database(self)
         if self.record is not None and not self.model.startswith("cassette:"):
             raise InvalidSetting("record: needs --model cassette:FILE, which says where to")
+        for text in self.agents:
+            if not _split_agent(text)[2]:
+                raise InvalidSetting(f"agents: {text!r} names no agent: ARN=AGENT")
 
 
 def _shown_model(model: str) -> str:
     return model.partition(" ")[0] + " …" if model.startswith("vllm:") else model
+
+
+def _split_agent(text: str) -> tuple[str, str, str]:
+    """`ARN=AGENT`, or AGENT alone: what it stands for, and the agent."""
+    return text.partition("=") if text.startswith("arn:") else ("", "=", text)
 
 
 def _check_database(settings: Settings) -> None:

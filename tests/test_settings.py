@@ -34,7 +34,8 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 
 def test_every_setting_has_an_option_and_a_variable() -> None:
     for each in setting_fields():
-        assert each.option in ("--" + each.name.replace("_", "-"), "--key-pair", "--cassette-ignore")
+        own = {"agents": "--agent", "key_pairs": "--key-pair", "cassette_ignores": "--cassette-ignore"}
+        assert each.option == own.get(each.name, "--" + each.name.replace("_", "-"))
         assert each.variable == "JOB_RUNTIME_LOCAL_" + each.name.upper()
         assert each.help
 

@@ -12,7 +12,7 @@ from emulator.commands.serve import add_option
 from emulator.settings import setting_fields
 
 if TYPE_CHECKING:
-    from emulator.settings import Settings
+    from emulator.settings import SettingField, Settings
     from emulator.trainer.dispatch import Limits
     from emulator.trainer.payloads import InferenceParameters
 
@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="of pass@k and pass^k, up to the group size (default: 1,2,4,8,16,32)")  # fmt: skip
     add_config_option(parser)
     serving = parser.add_argument_group("the emulator in this process")
-    for each in setting_fields():
+    for each in serve_settings():
         add_option(serving, each)
     parser.set_defaults(run=run)
 
@@ -127,9 +127,14 @@ def _checked(given: argparse.Namespace) -> tuple[Limits, InferenceParameters, tu
     return limits, InferenceParameters(given.temperature, given.top_p, given.max_tokens), ks
 
 
+def serve_settings() -> list[SettingField]:
+    """Those of `serve` that this command takes: it does not run jobs."""
+    return [each for each in setting_fields() if each.group != "jobs"]
+
+
 def _settings(given: argparse.Namespace) -> Settings:
     """Of the emulator in this process: a free port unless an option names one, and no lines of good news."""
-    values = {each.name: getattr(given, each.name) for each in setting_fields()}
+    values = {each.name: getattr(given, each.name) for each in serve_settings()}
     values["port"] = "0" if given.port is None else given.port
     values["log_level"] = given.log_level or "warning"
     return read_settings(values, given.config)

@@ -16,21 +16,21 @@ from starlette.types import Receive, Scope, Send
 
 from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
 from emulator.protocol.answer import Answer, BrokenStream, Client, StreamAnswer
-from emulator.protocol.codec import decode
 from emulator.protocol.errors import (
     AccessDeniedException,
     AWSError,
     InternalServiceError,
     UnknownOperationException,
     ValidationException,
-    openai_body,
     rest_json_body,
 )
-from emulator.protocol.service_model import OperationModel
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[Answer | StreamAnswer]]
+
+#: Makes an operation's keyword arguments of header and body; raises AWSError.
+Decode = Callable[[Mapping[bytes, bytes], bytes], dict[str, Any]]
 
 #: Has a call suffer faults: the operation's name, its handler, the ASGI scope, the handler's arguments.
 Interfere = Callable[[str, Handler, Scope, Mapping[str, Any]], Awaitable[Answer | StreamAnswer]]
@@ -77,7 +77,7 @@ class ClientGone(Exception):
 class Endpoint:
     """Serves one operation: reads the request, calls the handler with the decoded members, writes the answer.
 
-    `operation` None: nothing is decoded, the handler takes no arguments (GET /v1/models).
+    `decode` None: nothing is decoded, the handler takes no arguments (GET /v1/models).
     """
 
     interfere: Interfere | None = None  #: set while calls are to suffer faults, from any thread
@@ -86,11 +86,11 @@ class Endpoint:
         self,
         name: str,
         handler: Handler,
-        operation: OperationModel | None,
+        decode: Decode | None,
         *,
         calls: Calls,
         method: str = "POST",
-        openai: bool = False,
+        error_body: Callable[[AWSError], bytes] = rest_json_body,
         authenticate: Authenticate,
         authorize: Authorize,
         max_request_bytes: int,
@@ -98,9 +98,9 @@ class Endpoint:
         self._name = name
         self._handler = handler
         self._calls = calls
-        self._operation = operation
+        self._decode = decode
         self._method = method
-        self._error_body = openai_body if openai else rest_json_body
+        self._error_body = error_body
         self._authenticate = authenticate
         self._authorize = authorize
         self._max_request_bytes = max_request_bytes
@@ -143,11 +143,11 @@ class Endpoint:
         call.received_at = perf_counter()
         call.body = body
         self._authenticate(scope, body)
-        if self._operation is None:
+        if self._decode is None:
             arguments = {}
         else:
-            arguments = decode(self._operation, headers, body)
-            call.job_arn, call.trajectory_id = arguments["job_arn"], arguments["trajectory_id"]
+            arguments = self._decode(headers, body)
+            call.job_arn, call.trajectory_id = arguments.get("job_arn"), arguments.get("trajectory_id")
         self._authorize(arguments)
         interfere = self.interfere
         if interfere is None:

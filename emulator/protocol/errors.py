@@ -9,6 +9,10 @@ AWSError
 │   ├── ConflictException              409   (CompleteRollout and UpdateReward only)
 │   ├── ThrottlingException            429
 │   └── InternalServiceError           500
+├── of the control plane's model
+│   ├── ResourceNotFound               400
+│   ├── ResourceInUse                  400
+│   └── ResourceLimitExceeded          400
 └── of the protocol itself
     ├── SerializationException         400   the body is not what the protocol demands
     └── UnknownOperationException      404   no such path, or not with this method
@@ -81,6 +85,24 @@ class InternalServiceError(AWSError):
     status = 500
 
 
+class ResourceNotFound(AWSError):
+    """The resource does not exist: in the control plane's words."""
+
+    status = 400
+
+
+class ResourceInUse(AWSError):
+    """The resource exists already, or is in use."""
+
+    status = 400
+
+
+class ResourceLimitExceeded(AWSError):
+    """A quota of resources is used up."""
+
+    status = 400
+
+
 class SerializationException(AWSError):
     """The body is not JSON, or a member has the wrong type."""
 
@@ -96,6 +118,11 @@ class UnknownOperationException(AWSError):
 def rest_json_body(error: AWSError) -> bytes:
     """The body of a rest-json error."""
     return _dump({"Message": error.message})
+
+
+def aws_json_body(error: AWSError) -> bytes:
+    """The body of an awsJson1.1 error."""
+    return _dump({"__type": error.code, "message": error.message})
 
 
 def openai_body(error: AWSError) -> bytes:

@@ -68,7 +68,7 @@ def load_service_model() -> ServiceModel:
 
     Raises RuntimeError if botocore is too old to know the service.
     """
-    description = _read_description()
+    description = read_description(SERVICE, API_VERSION)
     shapes = description["shapes"]
     operations = {name: _operation(operation, shapes) for name, operation in description["operations"].items()}
     statuses = {name: shape["error"]["httpStatusCode"] for name, shape in shapes.items() if shape.get("exception")}
@@ -81,16 +81,15 @@ def digest(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_description() -> dict[str, Any]:
+def read_description(service: str, version: str) -> dict[str, Any]:
+    """What the installed botocore says of a service. Raises RuntimeError if it does not know it."""
     spec = importlib.util.find_spec("botocore")
     for root in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(root, "data", SERVICE, API_VERSION, "service-2.json.gz")
+        path = Path(root, "data", service, version, "service-2.json.gz")
         if path.exists():
             description: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
             return description
-    raise RuntimeError(
-        f"the installed botocore does not know {SERVICE} {API_VERSION}: pip install 'botocore>=1.43.115'"
-    )
+    raise RuntimeError(f"the installed botocore does not know {service} {version}: pip install 'botocore>=1.43.115'")
 
 
 def _operation(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> OperationModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +17,22 @@ def validate(operation: OperationModel, arguments: Mapping[str, Any]) -> None:
         value = arguments[member.keyword]
         found = _broken_by_text(member, value) if type(value) is str else _broken_by_other(member, value)
         if found:
-            where = f"Value {_quoted(value)} at '{_place(member)}' failed to satisfy constraint: "
-            broken += [where + constraint for constraint in found]
+            broken += said_of(_place(member), None if isinstance(value, bytes) else value, found)
+    refuse_broken(broken)
+
+
+def refuse_broken(broken: Sequence[str]) -> None:
+    """Raises ValidationException that names each constraint that is broken, if one is."""
     if broken:
         # ASSUMED: the wording that AWS's Java services share; the runtime's own is not public.
         noun = "error" if len(broken) == 1 else "errors"
         raise ValidationException(f"{len(broken)} validation {noun} detected: " + "; ".join(broken))
+
+
+def said_of(place: str, value: object, constraints: Sequence[str]) -> list[str]:
+    """That a value breaks these constraints."""
+    where = f"Value {_quoted(value)} at '{place}' failed to satisfy constraint: "
+    return [where + constraint for constraint in constraints]
 
 
 def _broken_by_other(member: Member, value: Any) -> list[str]:
@@ -51,7 +61,7 @@ def _broken_by_text(member: Member, value: str) -> list[str]:
 
 
 def _quoted(value: Any) -> str:
-    if value is None or isinstance(value, bytes):
+    if value is None:
         return "null"
     text = str(value)
     return f"'{text[:64]}…'" if len(text) > 64 else f"'{text}'"

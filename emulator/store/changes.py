@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from emulator.store.client_tokens import token_use
-from emulator.store.schema import client_tokens, jobs, trajectories, turns
+from emulator.store.schema import client_tokens, job_rollouts, jobs, known_jobs, trajectories, turns
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 from emulator.trajectory import (
     Event,
@@ -116,11 +116,13 @@ _REWARD = Statement(
     )
 )
 
-_FIND_JOB = Statement(select(jobs.c.job_arn).where(jobs.c.job_arn == bindparam("job_arn")))
+_FIND_JOB = Statement(select(known_jobs.c.job_arn).where(known_jobs.c.job_arn == bindparam("job_arn")))
 
-_REGISTER_JOB = Statement(insert(jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE)
+_REGISTER_JOB = Statement(
+    insert(known_jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE
+)
 
-_RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, jobs)]
+_RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, job_rollouts, jobs, known_jobs)]
 
 
 def open_trajectory(

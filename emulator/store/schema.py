@@ -23,19 +23,44 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0004"
+REVISION = "0005"
 
 metadata = MetaData()
 
 #: SQLite counts rows up by itself only in what it calls INTEGER, which has 64 bits there.
 _ROW = BigInteger().with_variant(Integer, "sqlite")
 
-#: Jobs that somebody registered; samples for others are accepted unless `--jobs strict`.
-jobs = Table(
-    "jobs",
+#: Jobs whose samples are accepted with `--jobs strict` too: those that were created, and those that were registered.
+known_jobs = Table(
+    "known_jobs",
     metadata,
     Column("job_arn", Text, primary_key=True),
     Column("created_at", BigInteger, nullable=False),
+)
+
+#: Jobs of the control plane.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ROW, primary_key=True),
+    Column("job_arn", Text, nullable=False, unique=True),
+    Column("category", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role_arn", Text, nullable=False),
+    Column("schema_version", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("transitions", Text, nullable=False),  # JSON, as are those that follow it, and the document
+    Column("output", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("failure_reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("document", Text, nullable=False),
+    Index("jobs_by_name", "category", "name"),
+    Index("jobs_by_time", "category", "created_at", "id"),
+    Index("jobs_by_status", "category", "status", "id"),
+    sqlite_autoincrement=True,
 )
 
 trajectories = Table(
@@ -68,6 +93,18 @@ trajectories = Table(
     Index("trajectories_by_job", "job_arn", "id"),
     Index("trajectories_by_status", "status", "id"),
     sqlite_autoincrement=True,  # an id is never used again: a late turn must not find another trajectory
+)
+
+#: What jobs have done: a row for each rollout of a step, from its first attempt on.
+job_rollouts = Table(
+    "job_rollouts",
+    metadata,
+    Column("job", _ROW, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Text, primary_key=True),  # "train-3": of which step
+    Column("row", Integer, primary_key=True),  # of the dataset
+    Column("member", Integer, primary_key=True),  # of the row's group
+    Column("trajectory_id", Text, nullable=False),  # of the last attempt
+    Column("result", Text),  # JSON, when it is over
 )
 
 #: The small columns stand first: SQLite reads them without touching the pages that hold the bodies.

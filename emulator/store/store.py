@@ -100,7 +100,7 @@ class Store:
         """
         key = (job_arn, trajectory_id)
         if self._database.is_shared:
-            return await self._change(key, changes.take_number, **self._creating(key))
+            return await self.write(key, changes.take_number, **self._creating(key))
         trajectory = self._last_opened.get(key) or self._at_hand.get(key)
         if trajectory is None:
             return await self._open(key)
@@ -149,7 +149,7 @@ class Store:
 
     async def register_job(self, job_arn: str) -> None:
         """Make a job known. Raises StoreError."""
-        await self._change((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
+        await self.write((job_arn, ""), changes.register_job, job_arn=job_arn, now=now())
 
     async def register_trajectory(
         self, job_arn: str, trajectory_id: str, *, group: str | None = None, instance: str | None = None
@@ -159,7 +159,7 @@ class Store:
         `group`: what it shares with the other rollouts of its prompt; `instance`: the dataset's row, in JSON.
         Raises UnknownJob, StoreError.
         """
-        await self._change(
+        await self.write(
             (job_arn, trajectory_id),
             changes.register_trajectory,
             job_arn=job_arn,
@@ -211,6 +211,15 @@ class Store:
         reset = self._writer.change(("", ""), changes.reset)
         reset.add_done_callback(forget)
         await asyncio.shield(reset)
+
+    async def write(
+        self, key: Key, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a change of `emulator.store.changes` or `.jobs` in a transaction; what concerns one key is done in order.
+
+        Raises StoreError, and what it raises.
+        """
+        return await self._writer.change(key, lambda transaction: change(transaction, *args, **kwargs))
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of `emulator.store.queries` on a read-only connection. Raises StoreError, and what it raises."""
@@ -305,8 +314,3 @@ class Store:
         )
         moved.add_done_callback(note)
         await asyncio.shield(moved)  # a client that goes away does not take the change back
-
-    async def _change(
-        self, key: Key, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        return await self._writer.change(key, lambda transaction: change(transaction, *args, **kwargs))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from emulator.job import JobError
 from emulator.metrics import WriterMetrics
 from emulator.store.changes import Key
 from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
@@ -197,7 +198,7 @@ class Writer:
             assert write.change is not None
             try:
                 outcomes.append((write, write.change(transaction)))
-            except TrajectoryError as error:  # raised before anything was written
+            except (TrajectoryError, JobError) as error:  # raised before anything was written
                 outcomes.append((write, error))
         self._append(transaction, turns)
         return outcomes

@@ -23,10 +23,13 @@ class DatasetError(Exception):
     """A dataset cannot be read; the message is one line that names the file, and the row if it is one row's fault."""
 
 
-def read_dataset(name: str) -> list[Row]:
-    """All rows of a file, a folder's files, or of what `s3://BUCKET/KEY-OR-PREFIX` names. Raises DatasetError."""
+def read_dataset(name: str, *, s3: Any = None) -> list[Row]:
+    """All rows of a file, a folder's files, or of what `s3://BUCKET/KEY-OR-PREFIX` names.
+
+    `s3`: botocore's client, in place of one as the environment has it. Raises DatasetError.
+    """
     rows: list[Row] = []
-    for file, content in _files(name):
+    for file, content in _files(name, s3):
         for place, instance in _reader(file)(file, content):
             rows.append(_row(len(rows), instance, f"{file}: {place}"))
     if not rows:
@@ -42,12 +45,12 @@ def choose_rows(rows: list[Row], *, seed: int | None = None, limit: int | None =
     return chosen[:limit]
 
 
-def _files(name: str) -> Iterator[tuple[str, bytes]]:
+def _files(name: str, s3: Any) -> Iterator[tuple[str, bytes]]:
     """Names and contents. Raises DatasetError."""
     if name.startswith("s3://"):
         from emulator.trainer.s3 import read_objects
 
-        yield from read_objects(name, tuple(_READERS))
+        yield from read_objects(name, tuple(_READERS), s3)
         return
     path = Path(name)
     try:

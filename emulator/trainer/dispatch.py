@@ -48,6 +48,7 @@ class Dispatcher:
     limits: Limits = field(default_factory=Limits)
     inference: InferenceParameters = field(default_factory=InferenceParameters)
     spelling: Spelling = Spelling.BOTH
+    group_prefix: str = ""  #: what the names of groups and trajectories begin with
     #: Awaited before the agent is asked for an attempt.
     announce: Callable[[Rollout, str], Awaitable[None]] = _nobody
     _slots: asyncio.Semaphore = field(init=False)
@@ -105,10 +106,11 @@ class Dispatcher:
 
     async def _attempt(self, rollout: Rollout) -> tuple[Attempt, Recorded]:
         row = rollout.row
-        trajectory_id = f"{row.number}-{rollout.member}-{uuid4().hex}"
+        group = f"{self.group_prefix}{row.number}"
+        trajectory_id = f"{group}-{rollout.member}-{uuid4().hex}"
         instance = json.dumps(row.instance, separators=(",", ":"))
         await self.announce(rollout, trajectory_id)
-        await self.runtime.register(self.job_arn, trajectory_id, group=str(row.number), instance=instance)
+        await self.runtime.register(self.job_arn, trajectory_id, group=group, instance=instance)
         began_at = time.monotonic()
         try:
             reason = await self._play(rollout, trajectory_id)

@@ -11,15 +11,18 @@ from urllib.parse import urlsplit
 from emulator.trainer.datasets import DatasetError
 
 
-def read_objects(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The object of that key, or else those whose keys begin so and have such an ending. Raises DatasetError."""
+def read_objects(url: str, endings: tuple[str, ...], given: Any = None) -> Iterator[tuple[str, bytes]]:
+    """The object of that key, or else those whose keys begin so and have such an ending.
+
+    `given`: a client, which stays open, in place of one as the environment has it. Raises DatasetError.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     parts = urlsplit(url, allow_fragments=False)
     bucket, key = parts.netloc, url.removeprefix(f"s3://{parts.netloc}").lstrip("/")
     if not bucket:
         raise DatasetError(f"{url}: names no bucket: s3://BUCKET/KEY")
-    client = _client(url)
+    client = given or _client(url)
     try:
         for found in _keys(client, bucket, key, endings):
             yield f"s3://{bucket}/{found}", client.get_object(Bucket=bucket, Key=found)["Body"].read()
@@ -29,7 +32,8 @@ def read_objects(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, byte
     except BotoCoreError as error:
         raise DatasetError(f"{url}: {error}") from None
     finally:
-        client.close()
+        if client is not given:
+            client.close()
 
 
 def _keys(client: Any, bucket: str, key: str, endings: tuple[str, ...]) -> list[str]:

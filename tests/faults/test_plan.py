@@ -87,10 +87,10 @@ def test_a_file_that_is_none_or_no_text_is_refused(path: Path) -> None:
 def test_a_server_with_a_wrong_plan_does_not_start(path: Path) -> None:
     path.write_text("- kind: dorp\n")
     with pytest.raises(InvalidSetting, match=rf"faults: {path}:1: 'dorp' is no kind of fault"):
-        App(Settings(durability="memory", faults=str(path)))
+        App(Settings(durability="memory", faults=str(path)), "http://127.0.0.1:4580")
 
 
 def test_a_server_has_the_faults_of_its_plan(path: Path) -> None:
     path.write_text(PLAN)
-    app = App(Settings(durability="memory", faults=str(path)))
+    app = App(Settings(durability="memory", faults=str(path)), "http://127.0.0.1:4580")
     assert tuple(given.fault for given in app.faults.given) == read_plan(path)

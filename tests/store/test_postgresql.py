@@ -139,9 +139,9 @@ def test_two_schemas_of_one_database_know_nothing_of_each_other(url: DatabaseURL
         open_and_close(in_schema(url, schema))
     execute(url, "INSERT INTO one.jobs VALUES ('job', 1)")
     with reading(in_schema(url, "one")) as connection:
-        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM known_jobs")) == 1
     with reading(in_schema(url, "two")) as connection:
-        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 0
+        assert connection.scalar(text("SELECT count(*) FROM known_jobs")) == 0
     assert execute(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == [("theirs",)]
 
 
@@ -309,7 +309,7 @@ def test_readers_only_read_and_outlive_a_restart(url: DatabaseURL, postgresql: P
                 async with readers.connect() as connection:
                     assert await connection.scalar(text("SELECT count(*) FROM turns")) == 0
                     with pytest.raises(DBAPIError, match="read-only transaction"):
-                        await connection.execute(text("DELETE FROM jobs"))
+                        await connection.execute(text("DELETE FROM known_jobs"))
                 await asyncio.to_thread(postgresql.restart, how)
             async with readers.connect() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM turns")) == 0
@@ -376,7 +376,7 @@ def test_what_postgresql_does_not_rely_on_is_found(url: DatabaseURL) -> None:
 
 def test_damage_is_found(url: DatabaseURL, postgresql: PostgreSQL) -> None:
     open_and_close(url)
-    execute(url, "INSERT INTO jobs SELECT 'job ' || n, n FROM generate_series(1, 1000) AS n")
+    execute(url, "INSERT INTO known_jobs SELECT 'job ' || n, n FROM generate_series(1, 1000) AS n")
     file = postgresql.folder / "data" / str(execute(url, "SELECT pg_relation_filepath('jobs')")[0][0])
     postgresql.stop()
     try:
@@ -393,6 +393,6 @@ def test_the_size_grows_with_what_is_stored(url: DatabaseURL) -> None:
     open_and_close(url)
     with reading(url) as connection:
         before = size(connection)
-    execute(url, "INSERT INTO jobs SELECT 'job ' || n, n FROM generate_series(1, 10000) AS n")
+    execute(url, "INSERT INTO known_jobs SELECT 'job ' || n, n FROM generate_series(1, 10000) AS n")
     with reading(url) as connection:
         assert size(connection) > before > 0

@@ -24,7 +24,7 @@ Race = Callable[[str, Callable[[Store], Awaitable[T]]], T]
 
 COLUMNS = "job_arn, trajectory_id, status, created_at, next_number"
 TRAJECTORY = f"INSERT INTO trajectories ({COLUMNS}) VALUES ('{{job}}', 't', 'open', 1, 5)"
-JOB = "INSERT INTO jobs VALUES ('{job}', 1)"
+JOB = "INSERT INTO known_jobs VALUES ('{job}', 1)"
 TOKEN = "INSERT INTO client_tokens VALUES ('CompleteRollout', '{job}', 'token', 'other parameters', 2)"
 
 

@@ -1,0 +1,106 @@
+"""What the operations of the control plane work with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from emulator.job import Category, Job, JobArn, JobBusy, JobError
+from emulator.protocol.errors import (
+    AWSError,
+    InternalServiceError,
+    ResourceInUse,
+    ResourceLimitExceeded,
+    ResourceNotFound,
+    ValidationException,
+)
+from emulator.store import Store, StoreError
+from emulator.store.jobs import JobExists, JobNotFound, TooManyJobs, find_job
+
+#: What a page holds when the request does not say.
+DEFAULT_PAGE = 10
+
+
+class JobRunner(Protocol):
+    """Whoever does what jobs are told to do."""
+
+    def begin(self, job: Job) -> None:
+        """Start on a job that was just stored."""
+
+    def stop(self, arn: str) -> None:
+        """Have a job under way end soon; its status says Stopping already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The store, who runs jobs, and where this control plane is."""
+
+    store: Store
+    runner: JobRunner
+    region: str
+    account: str
+    aws_limits: bool  #: whether AWS's own quotas and ranges hold
+
+    def arn(self, category: str, name: str) -> str:
+        """The ARN of a job of ours."""
+        return str(JobArn("aws", self.region, self.account, category, name))
+
+    async def find(self, category: str, name: str) -> Job:
+        """Raises ResourceNotFound, InternalServiceError."""
+        return await self.find_by_arn(self.arn(category, name))
+
+    async def find_by_arn(self, arn: str) -> Job:
+        """Raises ResourceNotFound, InternalServiceError."""
+        try:
+            job = await self.store.read(find_job, arn)
+        except StoreError as error:
+            raise control_error(error) from error
+        if job is None:
+            raise control_error(JobNotFound(f"There is no job {arn}"))
+        return job
+
+
+#: What `control_error` says in the words of AWS.
+CONTROL_ERRORS = (JobError, StoreError)
+
+_ERRORS: dict[type[Exception], type[AWSError]] = {
+    JobExists: ResourceInUse,
+    JobBusy: ResourceInUse,
+    JobNotFound: ResourceNotFound,
+    TooManyJobs: ResourceLimitExceeded,
+    StoreError: InternalServiceError,
+}
+
+
+def control_error(error: Exception) -> AWSError:
+    """What the domain or the store raised, in the words of AWS; a status that does not allow something is not valid."""
+    return _ERRORS.get(type(error), ValidationException)(str(error))
+
+
+def read_category(text: str) -> Category:
+    """A category that the service model has let through. Raises ValidationException for one that we do not emulate."""
+    try:
+        return Category(text)
+    except ValueError:
+        emulated = ", ".join(Category)
+        raise ValidationException(f"Jobs of category {text} are not emulated; there are {emulated}") from None
+
+
+def page_token(question: Mapping[str, Any], place: Sequence[Any]) -> str:
+    """A NextToken: where a page ended, and the question that it belongs to."""
+    return base64.urlsafe_b64encode(json.dumps([question, list(place)]).encode()).decode()
+
+
+def read_page_token(question: Mapping[str, Any], token: str) -> list[Any]:
+    """Where the page before ended. Raises ValidationException for a token that is none, or of another question."""
+    try:
+        asked, place = json.loads(base64.urlsafe_b64decode(token))
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        asked = place = None
+    if asked != question or not isinstance(place, list):
+        raise ValidationException("NextToken is not one that was given for this request")
+    return place

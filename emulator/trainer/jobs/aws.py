@@ -1,0 +1,143 @@
+"""The rest of AWS, to a job: S3, CloudWatch Logs and model packages, behind an endpoint on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from emulator.job_config import JobConfig
+from emulator.trainer.datasets import DatasetError, read_dataset
+from emulator.trainer.jobs.services import JobFailed
+from emulator.trainer.rollouts import Row
+
+T = TypeVar("T")
+
+#: What names an endpoint of each service, before `AWS_ENDPOINT_URL` and the emulator's own.
+_VARIABLES = {
+    "s3": "AWS_ENDPOINT_URL_S3",
+    "logs": "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
+    "sagemaker": "AWS_ENDPOINT_URL_SAGEMAKER",
+}
+
+
+class AWS:
+    """A `Cloud` behind endpoints: those of the environment, else the emulator's own, which the extra `aws` serves."""
+
+    def __init__(self, endpoint: str, region: str, keys: tuple[str, str]) -> None:
+        """`keys`: access key id and secret, where the endpoint is the emulator's own."""
+        self._endpoint = endpoint
+        self._region = region
+        self._keys = keys
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._streams: set[tuple[str, str]] = set()
+
+    async def read_dataset(self, uri: str) -> list[Row]:
+        """As the protocol has it."""
+        if not uri.startswith("s3://"):
+            raise JobFailed(f"ClientError: {uri}: only S3 URIs can be read here")
+        try:
+            return await asyncio.to_thread(lambda: read_dataset(uri, s3=self._client("s3")))
+        except DatasetError as error:
+            raise JobFailed(f"ClientError: {error}") from None
+
+    async def put(self, uri: str, content: bytes) -> None:
+        """As the protocol has it."""
+        bucket, key = urlsplit(uri).netloc, urlsplit(uri).path.lstrip("/")
+        await self._call(uri, lambda: self._client("s3").put_object(Bucket=bucket, Key=key, Body=content))
+
+    async def log(self, group: str, stream: str, lines: Sequence[tuple[int, str]]) -> None:
+        """As the protocol has it."""
+        events = [{"timestamp": time // 1000, "message": text} for time, text in lines]
+
+        def write() -> None:
+            logs = self._client("logs")
+            if (group, stream) not in self._streams:
+                _unless_there(logs, "create_log_group", logGroupName=group)
+                _unless_there(logs, "create_log_stream", logGroupName=group, logStreamName=stream)
+                self._streams.add((group, stream))
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+        await self._call(f"{group} {stream}", write)
+
+    async def create_model_package(self, group_arn: str, *, model_uri: str, config: JobConfig, note: str) -> str:
+        """As the protocol has it."""
+
+        def create() -> str:
+            arn: str = self._client("sagemaker").create_model_package(
+                ModelPackageGroupName=group_arn.rpartition("/")[2],
+                ModelPackageDescription=note[:1024],
+                ModelApprovalStatus="PendingManualApproval",
+                InferenceSpecification={
+                    "Containers": [
+                        {
+                            "Image": "none",
+                            "ModelDataSource": {
+                                "S3DataSource": {
+                                    "S3Uri": model_uri + "/",
+                                    "S3DataType": "S3Prefix",
+                                    "CompressionType": "None",
+                                }
+                            },
+                            "BaseModel": _base_model(config.base_model_arn),
+                        }
+                    ],
+                    "SupportedContentTypes": ["application/json"],
+                    "SupportedResponseMIMETypes": ["application/json"],
+                },
+            )["ModelPackageArn"]
+            return arn
+
+        return await self._call(group_arn, create)
+
+    async def _call(self, what: str, call: Callable[[], T]) -> T:
+        """Call botocore in a thread. Raises JobFailed."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return await asyncio.to_thread(call)
+        except ClientError as error:
+            problem = error.response.get("Error", {})
+            raise JobFailed(f"ClientError: {what}: {problem.get('Code')}: {problem.get('Message')}") from None
+        except BotoCoreError as error:
+            raise JobFailed(f"ClientError: {what}: {error}") from None
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._make_client(service)
+            return self._clients[service]
+
+    def _make_client(self, service: str) -> Any:
+        import botocore.session
+        from botocore.config import Config
+
+        session = botocore.session.get_session()
+        elsewhere = os.environ.get(_VARIABLES[service]) or os.environ.get("AWS_ENDPOINT_URL")
+        keys = {} if elsewhere else dict(zip(("aws_access_key_id", "aws_secret_access_key"), self._keys, strict=True))
+        return session.create_client(
+            service,
+            region_name=self._region,
+            endpoint_url=elsewhere or self._endpoint,
+            config=Config(retries={"total_max_attempts": 2}, connect_timeout=5, s3={"addressing_style": "path"}),
+            **keys,
+        )
+
+
+def _unless_there(client: Any, operation: str, **names: str) -> None:
+    try:
+        getattr(client, operation)(**names)
+    except client.exceptions.ResourceAlreadyExistsException:
+        return
+
+
+def _base_model(arn: str) -> dict[str, str]:
+    """What a model package says of its base: of `…:hub-content/HUB/Model/NAME/VERSION` the name and the version."""
+    parts = arn.split("/")
+    if len(parts) >= 5 and parts[0].endswith("hub-content"):
+        return {"HubContentName": parts[3], "HubContentVersion": parts[4]}
+    return {"HubContentName": parts[-1]}

@@ -1,0 +1,52 @@
+"""An evaluation job: all prompts once over, and `eval-results.json`."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from emulator.job import SecondaryStatus
+from emulator.job_config import JobConfig
+from emulator.trainer.jobs.metrics import judged_metrics
+from emulator.trainer.jobs.run import JobRun
+from emulator.trainer.jobs.tokens import step_tokens
+
+PART = "eval-0"
+
+
+async def evaluate(run: JobRun, config: JobConfig) -> None:
+    """Do an evaluation job, from where it is. Raises Stopped, JobFailed, and what its rollouts raise."""
+    await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
+    rows = await run.services.cloud.read_dataset(config.channels["evaluation"])
+    await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
+    run.mlflow = await run.services.tracker.begin(run.job, config, config.hyperparameters)
+    await run.update(**({"MlflowDetails": dict(run.mlflow.details)} if run.mlflow.details else {}))
+    await run.move(SecondaryStatus.EVALUATING, "Evaluation in progress")
+    parameters = config.hyperparameters
+    group_size = parameters["eval_group_size"]
+    began_at = time.monotonic()
+    async with run.agent(config) as agent:
+        results = await run.roll_out(PART, rows, group_size, agent, config)
+    valid = [result.trajectory_id for result in results if result.failure is None]
+    metrics = judged_metrics(
+        "eval",
+        results,
+        await run.services.store.read(step_tokens, run.job.arn, valid),
+        group_size=group_size,
+        threshold=parameters["success_threshold"],
+        ks=parameters["pass_k_values"],
+    )
+    await run.update(
+        BillableTokenUsage={
+            "PrefillTokenCount": sum(result.prompt_tokens for result in results),
+            "SampleTokenCount": sum(result.response_tokens for result in results),
+        }
+    )
+    await run.move(SecondaryStatus.UPLOADING, "Uploading the results")
+    folder = config.output_path.rstrip("/")
+    await run.services.cloud.put(f"{folder}/eval-results.json", json.dumps(metrics, indent=2).encode())
+    await run.services.cloud.put(f"{folder}/{run.job.name}/trajectories.jsonl", await run.services.export(run.job.arn))
+    await run.mlflow.log_rollouts(PART, results)
+    await run.mlflow.log_metrics({**metrics, "timing_s/eval": time.monotonic() - began_at}, 0)
+    await run.say(json.dumps(metrics))
+    await run.end(SecondaryStatus.COMPLETED, "Job completed")

@@ -1,0 +1,202 @@
+"""One job under way: its state, its log, and the steps of rollouts that training and evaluation are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from emulator.job import Job, SecondaryStatus, move
+from emulator.job_config import JobConfig
+from emulator.store import now
+from emulator.store.jobs import change_job, note_attempt, note_result, rollouts_of_part
+from emulator.trainer.agents import Agent, AgentFailed
+from emulator.trainer.dispatch import Dispatcher, Limits, roll_out_all
+from emulator.trainer.jobs.services import JobFailed, Run, Services
+from emulator.trainer.journal import result_document, result_from
+from emulator.trainer.payloads import InferenceParameters
+from emulator.trainer.report import count_failures
+from emulator.trainer.rollouts import Rollout, RolloutResult, Row
+
+log = logging.getLogger(__name__)
+
+#: Seconds that an agent gets until it can be asked.
+AGENT_PATIENCE = 60.0
+
+#: Longest FailureReason of the service model.
+MAX_REASON = 1024
+
+
+class Stopped(Exception):
+    """The job was told to stop."""
+
+
+class JobRun:
+    """A job under way. `job` is what the store holds."""
+
+    def __init__(self, job: Job, services: Services) -> None:
+        self.job = job
+        self.services = services
+        self.mlflow: Run | None = None
+        self._stopping = asyncio.Event()
+        self._dispatcher: Dispatcher | None = None
+        self._stream = f"{job.name}/algo-1-{job.created_at // 1_000_000}"
+
+    # Its state
+
+    async def move(self, to: SecondaryStatus, message: str | None = None) -> None:
+        """Another secondary status, or the same with another message. Raises InvalidMove, StoreError."""
+        self._check_stop()
+        await self._change(partial(move, to=to, now=now(), message=message))
+        if message is not None:
+            await self.say(message)
+
+    async def end(self, to: SecondaryStatus, message: str) -> None:
+        """The job is over."""
+        await self.say(message)
+        await self._end_mlflow("FINISHED" if to is SecondaryStatus.COMPLETED else "KILLED")
+        await self._change(partial(_ended, to=to, message=message))
+
+    async def fail(self, reason: str) -> None:
+        """The job is over, and why."""
+        reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
+        await self.say(reason)
+        await self._end_mlflow("FAILED")
+        await self._change(partial(_ended, to=SecondaryStatus.FAILED, message=reason, reason=reason))
+
+    async def update(self, **output: Any) -> None:
+        """Change members of ServiceOutput."""
+        await self._change(lambda job: replace(job, output={**job.output, **output}, modified_at=now()))
+
+    async def say(self, line: str) -> None:
+        """A line of its log."""
+        log.info("job %s: %s", self.job.name, line)
+        try:
+            await self.services.cloud.log(f"/aws/sagemaker/Job/{self.job.category}", self._stream, [(now(), line)])
+        except JobFailed as error:
+            log.warning("job %s: its log cannot be written: %s", self.job.name, error)
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stopping.set()
+        if self._dispatcher is not None:
+            self._dispatcher.end()
+
+    def _check_stop(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+
+    async def _change(self, change: Any) -> None:
+        self.job = await self.services.store.write((self.job.arn, ""), change_job, self.job.arn, change)
+
+    async def _end_mlflow(self, status: str) -> None:
+        if self.mlflow is not None:
+            await self.mlflow.end(status)
+
+    # Its rollouts
+
+    @asynccontextmanager
+    async def agent(self, config: JobConfig) -> AsyncIterator[Agent]:
+        """The job's agent, ready to be asked. Raises JobFailed."""
+        agent = self.services.find_agent(config.agent_arn, config.hyperparameters["rollout_timeout"])
+        try:
+            await agent.start(AGENT_PATIENCE)
+        except AgentFailed as error:
+            await agent.aclose()
+            raise JobFailed(f"ClientError: the agent cannot be reached: {error}") from error
+        try:
+            yield agent
+        finally:
+            await agent.aclose()
+
+    async def roll_out(
+        self,
+        part: str,
+        rows: Sequence[Row],
+        group_size: int,
+        agent: Agent,
+        config: JobConfig,
+    ) -> list[RolloutResult]:
+        """The rollouts of one step, those that are over already taken from the store.
+
+        `part` names the step within the job. Raises Stopped, JobFailed where none of them got a reward, RuntimeGone.
+        """
+        arn, store, parameters = self.job.arn, self.services.store, config.hyperparameters
+        begun = await store.read(rollouts_of_part, arn, part)
+        results = [result_from(json.loads(result)) for _, result in begun.values() if result is not None]
+        done = {(result.row, result.member) for result in results}
+        left = [Rollout(row, member) for row in rows for member in range(group_size)]
+        total = len(left)
+        left = [rollout for rollout in left if rollout.key not in done]
+
+        async def announce(rollout: Rollout, trajectory_id: str) -> None:
+            await store.write((arn, ""), note_attempt, arn, part, *rollout.key, trajectory_id)
+
+        async def finished(result: RolloutResult) -> None:
+            document = json.dumps(result_document(result), separators=(",", ":"))
+            await store.write((arn, ""), note_result, arn, part, result.row, result.member, document)
+            results.append(result)
+            if result.failure is not None:
+                await self.say(f"Rollout {result.trajectory_id}: {result.failure.text}: {result.failure.reason}")
+            await self.update(RolloutInfo={"Total": total, "Completed": len(results)})
+
+        self._dispatcher = Dispatcher(
+            agent=agent,
+            runtime=self.services.runtime,
+            job_arn=arn,
+            limits=Limits(
+                concurrency=parameters["rollout_max_concurrency"],
+                rate=self.services.rate,
+                timeout=parameters["rollout_timeout"],
+                retries=parameters["rollout_max_retries"],
+            ),
+            inference=InferenceParameters(
+                parameters["temperature"], parameters["sampling_top_p"], parameters["sampling_max_tokens"]
+            ),
+            group_prefix=f"{part}-",
+            announce=announce,
+        )
+        await self.update(RolloutInfo={"Total": total, "Completed": len(results)})
+        try:
+            await self._until_stopped(
+                roll_out_all(
+                    self._dispatcher, left, finished, {key: id_ for key, (id_, result) in begun.items() if not result}
+                )
+            )
+        finally:
+            self._dispatcher = None
+        if all(result.failure is not None for result in results):
+            raise JobFailed(_none_succeeded(results))
+        return sorted(results, key=lambda result: (result.row, result.member))
+
+    async def _until_stopped(self, work: Any) -> None:
+        """Do it, or break it off when the job is told to stop. Raises Stopped."""
+        working, stopping = asyncio.ensure_future(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            self._check_stop()
+            await working
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _ended(job: Job, to: SecondaryStatus, message: str, reason: str | None = None) -> Job:
+    """Where somebody has told it to stop meanwhile, a job that is done has stopped."""
+    if job.secondary_status is SecondaryStatus.STOPPING and to is SecondaryStatus.COMPLETED:
+        to = SecondaryStatus.STOPPED
+    return move(job, to, now(), message, reason=reason)
+
+
+def _none_succeeded(results: Sequence[RolloutResult]) -> str:
+    # ASSUMED: a job of which no rollout of a step gets a reward fails; with which words.
+    failures = "; ".join(
+        f"{each['text']} ({each['count']}: {each['reasons'][0]['reason']})" for each in count_failures(results)
+    )
+    return f"ClientError: none of {len(results)} rollouts got a reward: {failures}"

@@ -1,0 +1,89 @@
+"""Runs the jobs that there are, each in a task of its own, also those that another server has left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from emulator.job import Job, JobError, JobStatus, SecondaryStatus
+from emulator.job_config import read_config
+from emulator.store import StoreError
+from emulator.trainer.jobs.evaluation import evaluate
+from emulator.trainer.jobs.run import JobRun, Stopped
+from emulator.trainer.jobs.services import JobFailed, Services
+from emulator.trainer.jobs.training import train
+from emulator.trainer.runtime import RuntimeGone
+
+log = logging.getLogger(__name__)
+
+RESTARTING = "Restarting job due to retriable internal error"  # OBSERVED: the text
+
+
+class Jobs:
+    """Who runs jobs. Belongs to one event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._runs: dict[str, JobRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def resume(self, job: Job) -> None:
+        """Go on with a job that was under way when another server ended."""
+        self._begin(job, resumed=True)
+
+    def begin(self, job: Job) -> None:
+        """Start on a job that was just stored."""
+        self._begin(job, resumed=False)
+
+    def stop(self, arn: str) -> None:
+        """Have a job under way end soon; its status says Stopping already."""
+        if (run := self._runs.get(arn)) is not None:
+            run.stop()
+
+    async def aclose(self) -> None:
+        """Leave off where the jobs are; the next server goes on with them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, job: Job, *, resumed: bool) -> None:
+        task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
+        self._tasks[job.arn] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.arn, None))
+
+    async def _run(self, job: Job, *, resumed: bool) -> None:
+        run = self._runs[job.arn] = JobRun(job, self._services)
+        try:
+            if resumed:
+                if job.status is JobStatus.STOPPING:
+                    run.stop()
+                else:
+                    await run.move(SecondaryStatus.RESTARTING, RESTARTING)
+            await self._do(run)
+        except JobError:  # deleted or moved on meanwhile
+            log.debug("job %s went another way", job.arn, exc_info=True)
+        except StoreError:
+            log.exception("job %s: its state cannot be stored", job.arn)
+        finally:
+            del self._runs[job.arn]
+
+    async def _do(self, run: JobRun) -> None:
+        """Do a job to its end, whatever that is. Raises JobError, StoreError."""
+        job = run.job
+        work = {"AgentRFT": train, "AgentRFTEvaluation": evaluate}[job.category]
+        try:
+            config = read_config(job.category, job.schema_version, job.document, strict=False)
+            async with asyncio.timeout(config.max_runtime):
+                await work(run, config)
+        except Stopped:
+            await run.end(SecondaryStatus.STOPPED, "Job stopped")
+        except TimeoutError:
+            await run.end(SecondaryStatus.MAX_RUNTIME_EXCEEDED, "Job exceeded its maximum runtime")
+        except (JobFailed, RuntimeGone) as error:
+            await run.fail(str(error))
+        except (JobError, StoreError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("job %s failed", job.arn)
+            await run.fail(f"InternalServerError: {type(error).__name__}: {error}")

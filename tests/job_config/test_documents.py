@@ -1,0 +1,136 @@
+"""Documents are read, or refused with the place of what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+
+from emulator.job import Category
+from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, JobConfig, MlflowConfig, read_config, schema_text
+from tests.job_config import EVALUATION, TRAINING
+
+
+def read(document: object, category: Category = Category.TRAINING, *, strict: bool = False) -> JobConfig:
+    text = document if isinstance(document, str) else json.dumps(document)
+    return read_config(category, "1.0.0", text, strict=strict)
+
+
+@pytest.mark.parametrize("category", Category)
+@pytest.mark.parametrize("version", SCHEMA_VERSIONS)
+def test_the_schemas_are_schemas(category: Category, version: str) -> None:
+    schema = json.loads(schema_text(category, version))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert len(schema_text(category, version)) < 262_144, "DescribeJobSchemaVersion cannot answer with more"
+
+
+def test_a_training_document_is_read() -> None:
+    config = read(TRAINING)
+    assert config.agent_arn == "arn:aws:lambda:us-west-2:123456789012:function:agent"
+    assert config.channels == {"train": "s3://bucket/train.jsonl", "validation": "s3://bucket/val/"}
+    assert config.output_path == "s3://bucket/out"
+    assert config.mlflow == MlflowConfig("arn:aws:sagemaker:us-west-2:123456789012:mlflow-app/app-1", "e", None)
+    assert (config.hyperparameters["max_steps"], config.hyperparameters["group_size"]) == (6, 8)
+    assert (config.agent_qualifier, config.max_runtime) == (None, None)
+
+
+def test_an_evaluation_document_is_read_with_the_names_that_the_sdk_sends() -> None:
+    config = read(EVALUATION, Category.EVALUATION)
+    assert config.agent_arn.endswith("runtime/agent-0123456789")
+    assert (config.agent_qualifier, config.max_runtime) == ("DEFAULT", 3600)
+    assert config.mlflow == MlflowConfig(
+        "arn:aws:sagemaker:us-west-2:123456789012:mlflow-app/app-1", None, "base-model-eval"
+    )
+    asked = {name: config.hyperparameters[name] for name in ("eval_group_size", "temperature", "sampling_top_p")}
+    assert asked == {"eval_group_size": 2, "temperature": 0.5, "sampling_top_p": 0.9}
+    assert config.hyperparameters["sampling_max_tokens"] == 64
+    assert config.hyperparameters["pass_k_values"] == (1, 2)
+
+
+def without(*path: str) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        part: Any = document
+        for name in path[:-1]:
+            part = part[name]
+        del part[path[-1]]
+
+    return change
+
+
+def with_(value: object, *path: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        part: Any = document
+        for name in path[:-1]:
+            part = part[name]
+        part[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("AgentConfig"), "the document: 'AgentConfig' is a required property"),
+        (with_({}, "AgentConfig"), "AgentConfig: must have exactly one of BedrockAgentCoreConfig"),
+        (with_("x", "AgentConfig", "CustomAgentLambdaConfig", "LambdaArn"), "AgentConfig.CustomAgentLambdaConfig.Lam"),
+        (with_([], "InputDataConfig"), "InputDataConfig: "),
+        (with_("test", "InputDataConfig", 0, "ChannelName"), "InputDataConfig.0.ChannelName: 'test' is not one of"),
+        (with_("validation", "InputDataConfig", 0, "ChannelName"), "channel validation is given twice"),
+        (with_("bucket/x", "InputDataConfig", 0, "DataSource", "S3DataSource", "S3Uri"), "S3Uri: 'bucket/x' does not"),
+        (with_(1, "TrainingConfig", "HyperParameters", "max_steps"), "HyperParameters.max_steps: 1 is not of type"),
+        (with_({"a": "b"}, "TrainingConfig", "HyperParameters", "lora"), "HyperParameters.lora: {'a': 'b'} is not of"),
+        (with_("no", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 'no' is not a whole number"),
+        (with_("0", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 0 is less than 1"),
+        (with_("1", "TrainingConfig", "HyperParameters", "steps"), "steps: there is no such hyperparameter"),
+        (with_("nan", "TrainingConfig", "HyperParameters", "temperature"), "temperature: nan is not finite"),
+        (with_("grpo", "TrainingConfig", "HyperParameters", "advantage_method"), "'grpo' is none of monte_carlo"),
+        (with_("[1, 0]", "TrainingConfig", "HyperParameters", "pass_k_values"), "is not a JSON list of whole numbers"),
+        (with_(1, "Extra"), "Additional properties are not allowed"),
+        (
+            with_(
+                TRAINING["ModelPackageConfig"]["OutputModelPackageGroupArn"],
+                "ModelPackageConfig",
+                "IntermediateCheckpointModelPackageGroupArn",
+            ),
+            "must differ",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(change: Callable[[dict[str, Any]], None], said: str) -> None:
+    document = copy.deepcopy(TRAINING)
+    change(document)
+    with pytest.raises(InvalidDocument) as refusal:
+        read(document)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000])
+def test_what_is_no_document_is_refused(text: str) -> None:
+    with pytest.raises(InvalidDocument):
+        read(text)
+
+
+def test_a_validation_channel_alone_trains_nothing() -> None:
+    document = copy.deepcopy(TRAINING)
+    del document["InputDataConfig"][0]
+    with pytest.raises(InvalidDocument, match="there is no channel train"):
+        read(document)
+
+
+def test_a_laptops_job_may_be_smaller_than_aws_allows() -> None:
+    small = copy.deepcopy(TRAINING)
+    small["TrainingConfig"]["HyperParameters"] = {"global_batch_size": "1", "group_size": "1", "rollout_timeout": "0.5"}
+    assert read(small).hyperparameters["global_batch_size"] == 1
+    with pytest.raises(
+        InvalidDocument, match=r"global_batch_size: 1 is none of .*group_size: 1 is not between 2 and 32"
+    ):
+        read(small, strict=True)
+
+
+def test_the_defaults_are_within_aws_s_own_limits() -> None:
+    read(TRAINING, strict=True)
+    read(EVALUATION, Category.EVALUATION, strict=True)

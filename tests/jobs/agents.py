@@ -1,0 +1,76 @@
+"""Agents that behave, and agents that do not: functions for `python:tests.jobs.agents:NAME`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import boto3
+
+#: Set by a test that wants agents to go on.
+GO = threading.Event()
+
+
+def _runtime(request: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    metadata = request["metadata"]
+    client = boto3.client(
+        "sagemakerjobruntime",
+        endpoint_url=metadata["endpoint"],
+        region_name=metadata["region"],
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    return client, {"JobArn": metadata["jobArn"], "TrajectoryId": metadata["rolloutId"]}
+
+
+def _ask(client: Any, rollout: dict[str, str], messages: list[Any]) -> str:
+    body = {"model": "default", "messages": messages, "logprobs": True, "return_token_ids": True}
+    answer = json.loads(client.sample(**rollout, Body=json.dumps(body).encode())["Body"].read())
+    return str(answer["choices"][0]["message"]["content"])
+
+
+def good(request: dict[str, Any]) -> None:
+    """Two turns, and a reward that is 1 for every other member of a group."""
+    client, rollout = _runtime(request)
+    messages: list[Any] = [{"role": "user", "content": request["prompt"]}]
+    messages.append({"role": "assistant", "content": _ask(client, rollout, messages)})
+    messages.append({"role": "user", "content": "Are you sure?"})
+    _ask(client, rollout, messages)
+    client.complete_rollout(**rollout)
+    member = int(rollout["TrajectoryId"].split("-")[-2])
+    client.update_reward(**rollout, Rewards=[float(member % 2)])
+
+
+def signals_failure(request: dict[str, Any]) -> None:
+    """Seals as failed."""
+    client, rollout = _runtime(request)
+    _ask(client, rollout, [{"role": "user", "content": "Hello"}])
+    client.complete_rollout(**rollout, Status="failed")
+
+
+def never_samples(_request: dict[str, Any]) -> None:
+    """Answers without having sampled."""
+
+
+def never_answers(_request: dict[str, Any]) -> None:
+    """Is busy until the test ends."""
+    GO.wait(60)
+
+
+def seals_without_reward(request: dict[str, Any]) -> None:
+    """Forgets the reward."""
+    client, rollout = _runtime(request)
+    _ask(client, rollout, [{"role": "user", "content": "Hello"}])
+    client.complete_rollout(**rollout)
+
+
+def raises(_request: dict[str, Any]) -> None:
+    """Has a bug."""
+    raise RuntimeError("a bug of the agent")
+
+
+def good_when_told(request: dict[str, Any]) -> None:
+    """Waits for the test first."""
+    GO.wait(60)
+    good(request)

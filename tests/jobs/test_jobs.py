@@ -1,0 +1,232 @@
+"""Jobs are really done, and end as the contract says."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from statistics import fmean, pstdev
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.jobs import agents
+from tests.jobs.conftest import AWS, aws_with, evaluation, training
+
+
+def trajectories(aws: AWS, arn: str) -> list[dict[str, Any]]:
+    answer = httpx2.get(f"{aws.server.url}/_emulator/trajectories", params={"job": arn, "limit": 500})
+    listed = answer.json()["trajectories"]
+    return [
+        httpx2.get(f"{aws.server.url}/_emulator/trajectories/{arn}/{each['trajectory_id']}").json() for each in listed
+    ]
+
+
+def step_metrics(aws: AWS) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in aws.log() if line.startswith("{")]
+    return {line.pop("step"): line for line in lines}
+
+
+def test_a_training_job_rolls_out_its_steps_and_counts_what_came_of_them() -> None:
+    with aws_with("good") as aws:
+        aws.prepare()
+        arn = aws.create(training(validation=True, save_every=1, val_every=1))
+        job = aws.ended()
+        assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
+        assert [each["Status"] for each in job["SecondaryStatusTransitions"]] == [
+            "Starting", "Downloading", "Pending", "Training", "Uploading", "Completed",
+        ]  # fmt: skip
+        found = trajectories(aws, arn)
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for each in found:
+            parts.setdefault("-".join(each["trajectory_id"].split("-")[:2]), []).append(each)
+        # 5 prompts in batches of 2: two steps of 2 x 2; validations of 5 x 2 at step 0, 1 and 2.
+        assert {part: len(each) for part, each in parts.items()} == {
+            "val-0": 10, "train-1": 4, "val-1": 10, "train-2": 4, "val-2": 10,
+        }  # fmt: skip
+        assert all(each["eligible"] and len(each["turns"]) == 2 for each in found)
+        metrics = step_metrics(aws)
+        assert set(metrics) == {0, 1, 2}
+        for step in (1, 2):
+            check_step(metrics[step], parts[f"train-{step}"])
+            check_validation(metrics[step], parts[f"val-{step}"])
+        assert job["Output"]["ProgressInfo"] == {"BatchSize": 2, "CurrentStep": 2, "MaxSteps": 2, "StepsPerEpoch": 2}
+        trained = [each for step in (1, 2) for each in parts[f"train-{step}"]]
+        assert job["Output"]["BillableTokenUsage"] == {
+            "PrefillTokenCount": sum(each["usage"]["prompt_tokens"] for each in trained),
+            "SampleTokenCount": sum(each["usage"]["completion_tokens"] for each in trained),
+            "TrainTokenCount": sum(metrics[step]["training/total_tokens"] for step in (1, 2)),
+        }
+        check_outputs(aws, job, found)
+
+
+def check_step(metrics: dict[str, float], rollouts: list[dict[str, Any]]) -> None:
+    """Worked out anew, from the trajectories alone."""
+    rewards = [each["rewards"][0] for each in rollouts]
+    assert metrics["rollout/reward/mean"] == fmean(rewards)
+    assert metrics["rollout/reward/std"] == pytest.approx(pstdev(rewards))
+    assert metrics["rollout/turns/mean"] == 2
+    responses = [turn["usage"]["completion_tokens"] for each in rollouts for turn in each["turns"]]
+    assert metrics["rollout/tokens/response_mean"] == pytest.approx(fmean(responses))
+    assert metrics["rollout/tokens/response_std"] == pytest.approx(pstdev(responses))
+    logprobs = [
+        entry["logprob"] for each in rollouts for turn in each["turns"] for entry in turn["choices"][0]["logprobs"]
+    ]
+    assert metrics["rollout/logprob/nz_mean"] == pytest.approx(fmean(logprobs))
+    groups: dict[str, list[float]] = {}
+    for each in rollouts:
+        groups.setdefault(each["group"], []).append(each["rewards"][0])
+    assert sorted(map(len, groups.values())) == [2, 2]
+    advantages = [
+        (reward - fmean(group)) / pstdev(group) for group in groups.values() for reward in group if pstdev(group)
+    ]
+    assert metrics["rollout/advantage/n_positive"] == sum(each > 0 for each in advantages)
+    assert metrics["rollout/advantage/max"] == pytest.approx(max(advantages))
+    assert metrics["analysis/zero_adv_groups"] == sum(not pstdev(group) for group in groups.values())
+    assert metrics["training/num_trajectories"] == 4
+    assert metrics["training/trainable_token_positions"] == sum(responses)
+
+
+def check_validation(metrics: dict[str, float], rollouts: list[dict[str, Any]]) -> None:
+    groups: dict[str, list[float]] = {}
+    for each in rollouts:
+        groups.setdefault(each["group"], []).append(each["rewards"][0])
+    for k in (1, 2):
+        at = [any(reward >= 1 for reward in few) for group in groups.values() for few in combinations(group, k)]
+        power = [all(reward >= 1 for reward in few) for group in groups.values() for few in combinations(group, k)]
+        assert metrics[f"val/reward/pass_at_{k}"] == pytest.approx(fmean(at))
+        assert metrics[f"val/reward/pass_power_{k}"] == pytest.approx(fmean(power))
+    assert metrics["val/reward/num_prompts"] == 5
+
+
+def check_outputs(aws: AWS, job: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    sagemaker, s3 = aws.client("sagemaker"), aws.client("s3")
+    package = sagemaker.describe_model_package(ModelPackageName=job["Output"]["OutputModelPackageArn"])
+    assert "The policy was not updated" in package["ModelPackageDescription"]
+    assert len(sagemaker.list_model_packages(ModelPackageGroupName="checkpoints")["ModelPackageSummaryList"]) == 2
+    lines = s3.get_object(Bucket="bucket", Key="out/j/trajectories.jsonl")["Body"].read().splitlines()
+    assert {json.loads(line)["trajectory_id"] for line in lines} == {each["trajectory_id"] for each in found}
+
+
+def test_an_evaluation_job_writes_its_results() -> None:
+    with aws_with("good") as aws:
+        aws.prepare()
+        arn = aws.create(evaluation(), category="AgentRFTEvaluation")
+        job = aws.ended(category="AgentRFTEvaluation")
+        assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
+        results = json.loads(aws.client("s3").get_object(Bucket="bucket", Key="out/eval-results.json")["Body"].read())
+        found = trajectories(aws, arn)
+        assert len(found) == 10
+        assert results["eval/reward/mean"] == fmean(each["rewards"][0] for each in found) == 0.5
+        assert (results["eval/reward/pass_at_1"], results["eval/reward/pass_at_2"]) == (0.5, 1.0)
+        assert (results["eval/reward/pass_power_2"], results["eval/reward/std_within_groups"]) == (0.0, 0.5)
+        assert results["eval/turns/mean"] == 2
+        usage = job["Output"]["BillableTokenUsage"]
+        assert usage == {
+            "PrefillTokenCount": sum(each["usage"]["prompt_tokens"] for each in found),
+            "SampleTokenCount": sum(each["usage"]["completion_tokens"] for each in found),
+        }
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ("signals_failure", "The agent signaled that the trajectory failed"),
+        ("never_samples", "No sampling requests were received for this rollout"),
+        ("seals_without_reward", "The rollout completed but no reward was received in time"),
+        ("raises", "a bug of the agent"),
+        ("never_answers", "No sampling requests were received for this rollout"),
+    ],
+)
+def test_a_job_whose_agent_does_not_behave_fails_with_the_text_of_its_rollouts(agent: str, said: str) -> None:
+    with aws_with(agent) as aws:
+        aws.prepare()
+        timeout = 20 if agent != "never_answers" else 0.5
+        aws.create(training(rollout_max_retries=0, rollout_timeout=timeout))
+        job = aws.ended()
+        assert job["JobStatus"] == "Failed"
+        assert said in job["FailureReason"]
+        assert job["FailureReason"] in aws.log()
+
+
+def test_too_few_prompts() -> None:
+    with aws_with("good") as aws:
+        aws.prepare(prompts=2)
+        aws.create(training())
+        job = aws.ended()
+        assert job["JobStatus"] == "Failed"
+        assert job["FailureReason"] == (
+            "ClientError: Training data has 2 prompts but global_batch_size is 2. "
+            "The number of prompts must be greater than the batch size."
+        )
+
+
+def test_a_missing_bucket() -> None:
+    with aws_with("good") as aws:
+        aws.create(training())
+        assert "NoSuchBucket" in aws.ended()["FailureReason"]
+
+
+def test_an_unknown_agent() -> None:
+    with aws_with("good") as aws:
+        aws.prepare()
+        document = training()
+        arn = document["AgentConfig"]["CustomAgentLambdaConfig"]["LambdaArn"]
+    with aws_with("good", agents=()) as aws:
+        aws.prepare()
+        aws.create(document)
+        assert f"no agent here stands for {arn}" in aws.ended()["FailureReason"]
+
+
+def test_a_job_that_is_stopped_breaks_off_what_is_in_flight_and_keeps_what_there_is() -> None:
+    with aws_with("good_when_told") as aws:
+        aws.prepare()
+        arn = aws.create(training(max_steps=2, max_epochs=1))
+        aws.until(lambda job: job["SecondaryStatus"] == "Training" and len(trajectories(aws, arn)) == 4)
+        aws.client("sagemaker").stop_job(JobName="j", JobCategory="AgentRFT")
+        assert aws.describe()["JobStatus"] in {"Stopping", "Stopped"}
+        job = aws.ended()
+        assert (job["JobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+        assert "OutputModelPackageArn" not in job["Output"]  # no step was done
+        assert {each["completion"] for each in trajectories(aws, arn)} == {"failed"}
+        aws.client("sagemaker").delete_job(JobName="j", JobCategory="AgentRFT")
+
+
+def test_a_job_that_takes_too_long_is_stopped() -> None:
+    with aws_with("never_answers") as aws:
+        aws.prepare()
+        document = training()
+        document["StoppingCondition"] = {"MaxRuntimeInSeconds": 1}
+        aws.create(document)
+        job = aws.ended()
+        assert (job["JobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+
+
+def test_one_job_of_a_category_at_a_time_where_aws_s_limits_hold() -> None:
+    with aws_with("never_answers", limits="aws") as aws:
+        aws.prepare()
+        document = training()
+        document["TrainingConfig"]["HyperParameters"] = {"global_batch_size": "8"}
+        aws.create(document, "one")
+        with pytest.raises(aws.client("sagemaker").exceptions.ResourceLimitExceeded):
+            aws.create(document, "two")
+        agents.GO.set()
+
+
+def test_a_server_goes_on_with_the_job_of_the_one_before(database: Any) -> None:
+    settings = {"durability": "full", "database": str(database)}
+    with aws_with("good_when_told", **settings) as aws:
+        aws.prepare()
+        arn = aws.create(training())
+        aws.until(lambda job: job["SecondaryStatus"] == "Training" and len(trajectories(aws, arn)) == 4)
+    assert not agents.GO.is_set()
+    agents.GO.set()
+    with aws_with("good", **settings) as aws:
+        aws.prepare()
+        job = aws.ended()
+        assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
+        assert "Restarting" in [each["Status"] for each in job["SecondaryStatusTransitions"]]
+        eligible = [each for each in trajectories(aws, arn) if each["eligible"]]
+        assert len(eligible) == 8
+        usage = job["Output"]["BillableTokenUsage"]
+        assert usage["SampleTokenCount"] == sum(each["usage"]["completion_tokens"] for each in eligible)
