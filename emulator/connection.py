@@ -52,8 +52,7 @@ class Cycle(RequestResponseCycle):
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer, its head and body at once; `headers` without content-length. Once, and nothing else."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+        await self.drained()
         if self.disconnected:
             return
         fields = [b"%b: %b\r\n" % field for field in headers]
@@ -70,12 +69,16 @@ class Cycle(RequestResponseCycle):
             self.transport.close()
         self.on_response()
 
-    async def write(self, piece: bytes) -> None:
-        """Write a piece of a stream that `send` has begun; returns when the client can take the next."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+    def write(self, piece: bytes) -> bool:
+        """Write a piece of a stream that `send` has begun; whether the client can take the next one at once."""
         if not self.disconnected:
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return not self.flow.write_paused
+
+    async def drained(self) -> None:
+        """Returns when the client can take the next piece, or is gone."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
 
     def drop(self) -> None:
         """Hang up, whatever is under way."""

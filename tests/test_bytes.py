@@ -152,6 +152,34 @@ def test_a_stream_of_32_mib_is_passed_on_as_it_comes_and_captured_whole(rig: Mak
     assert len(turn.response) > 32 * MEBIBYTE
 
 
+@pytest.mark.parametrize("path", [STREAM, CHAT])
+def test_a_client_that_does_not_read_stops_the_model_and_gets_all_of_it_when_it_does(rig: MakeRig, path: str) -> None:
+    piece = b"data: " + b"x" * (64 * 1024 - 8) + b"\n\n"
+    stalled = threading.Event()
+    sent_before: list[int] = []
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.head()
+        for number in range(1000):
+            writing = asyncio.ensure_future(exchange.chunks([piece]))
+            done, _ = await asyncio.wait([writing], timeout=None if stalled.is_set() else 0.5)
+            if not done:
+                sent_before.append(number)
+                stalled.set()
+                await writing
+        await exchange.chunks([DONE])
+        await exchange.end()
+
+    with rig(behaviour) as it:
+        response = it.begin(path)
+        assert stalled.wait(PATIENCE)
+        assert it.turns() == []
+        assert response.read() == piece * 1000 + DONE
+        assert sent_before[0] * len(piece) < 32 * MEBIBYTE  # what fits into sockets on the way, and not the half of it
+        (turn,) = it.turns()
+        assert (turn.status, len(turn.response)) == (TurnStatus.COMPLETED, 1000 * len(piece) + len(DONE))
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_and_an_answer_of_32_mib_work(rig: MakeRig, path: str) -> None:
     body = random.Random(1).randbytes(MEBIBYTE) * 32

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from emulator.advantages import OF_ONE_GROUP
 from emulator.export import native, openai, tokens, trl
-from emulator.export.rollouts import Companions, Rollout, Selection, Tally, rollouts
+from emulator.export.rollouts import Companions, Rollout, Selection, Tally, select_rollouts
 from emulator.export.shape import Shape
 from emulator.export.tokenizing import Ask, Tokenizer
 from emulator.export.writing import NoParquet, json_lines, parquet, require_parquet
@@ -112,7 +112,7 @@ def _rows(connection: Connection, plan: Plan, tally: Tally, tokenizer: Tokenizer
         tokens.SCHEMA: (tokens.TokenRows(plan.advantage, tokenizer), "eligible"),
     }
     rows_of, companions = make[plan.schema]
-    for rollout in rollouts(connection, plan.selection, companions, tally):
+    for rollout in select_rollouts(connection, plan.selection, companions, tally):
         for row in rows_of(rollout):
             tally.rows += 1
             yield row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -85,19 +85,37 @@ class Rollout:
         return replace(self, record=record)
 
 
-def rollouts(connection: Connection, selection: Selection, companions: Companions, tally: Tally) -> Iterator[Rollout]:
+def select_rollouts(
+    connection: Connection, selection: Selection, companions: Companions, tally: Tally
+) -> Iterator[Rollout]:
     """The selected trajectories, oldest first."""
-    which = TrajectoryFilter(eligible=True) if companions == "eligible" else selection.which
+    groups: dict[tuple[str, str], list[TrajectoryRecord]] = {}
     for page in queries.iterate_pages(connection, selection.which, PAGE):
-        groups = {} if companions == "none" else queries.groups_of(connection, page, which)
-        if companions == "selected":
-            groups = {key: list(filter(selection.holds, records)) for key, records in groups.items()}
+        if companions != "none":
+            groups = _groups(connection, selection, companions, page, groups)
         for record in filter(selection.holds, page):
             if tally.stopped:
                 return
-            group = groups.get((record.job_arn, record.group), []) if record.group is not None else []
             tally.trajectories += 1
+            group = [] if record.group is None else groups.get((record.job_arn, record.group), [])
             yield Rollout(record, group, tally, connection)
         connection.rollback()  # no transaction lasts longer than a page
         if tally.stopped:
             return
+
+
+def _groups(
+    connection: Connection,
+    selection: Selection,
+    companions: Companions,
+    page: Sequence[TrajectoryRecord],
+    before: Mapping[tuple[str, str], list[TrajectoryRecord]],
+) -> dict[tuple[str, str], list[TrajectoryRecord]]:
+    """The groups of a page; those that the page before had too are not looked up again."""
+    wanted = {(record.job_arn, record.group) for record in page if record.group is not None}
+    known = {key: records for key, records in before.items() if key in wanted}
+    new = [record for record in page if (record.job_arn, record.group) not in known]
+    which = TrajectoryFilter(eligible=True) if companions == "eligible" else selection.which
+    for key, records in queries.groups_of(connection, new, which).items():
+        known[key] = records if companions == "eligible" else list(filter(selection.holds, records))
+    return known

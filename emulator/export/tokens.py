@@ -73,6 +73,8 @@ class TokenRows:
     def __init__(self, method: str = "group_based", tokenizer: Tokenizer | None = None) -> None:
         self._method = method
         self._tokenizer = tokenizer
+        self._group: Sequence[TrajectoryRecord] | None = None
+        self._found: dict[int, list[float]] = {}
 
     def __call__(self, rollout: Rollout) -> Iterator[dict[str, Any]]:
         """The rows of a trajectory; one without tokens, that says why, if it has no token ids."""
@@ -183,19 +185,24 @@ class TokenRows:
     def _advantages(self, rollout: Rollout, completed: Sequence[Spoken], missing: dict[str, str]) -> dict[int, float]:
         """The advantage of each completed turn by its number; whatever else is selected, all of its group counts."""
         record = rollout.record
-        group = [each for each in rollout.companions if each.eligible] or [record]
         if not record.eligible:
             missing["advantage"] = "it is not eligible for processing: not completed as ready, or without a reward"
             return {}
         if not rollout.companions and self._method != "monte_carlo":
             missing["advantage"] = "it has no group to be compared with"
             return {}
-        place = next((at for at, each in enumerate(group) if each.id == record.id), None)
-        if place is None:  # its reward came since its group was looked up
+        found = self._of_group(rollout.companions or [record]).get(record.id)
+        if found is None or len(found) != len(completed):
             missing["advantage"] = "it changed while it was exported"
             return {}
-        found = METHODS[self._method]([[_scored(each) for each in group]])[0][place]
         return {spoken.turn.number: value for spoken, value in zip(completed, found, strict=True)}
+
+    def _of_group(self, group: Sequence[TrajectoryRecord]) -> dict[int, list[float]]:
+        """The advantages of a group's turns by trajectory, computed once for all of it that is looked up together."""
+        if self._group is not group:
+            (found,) = METHODS[self._method]([[_scored(each) for each in group]])
+            self._group, self._found = group, {each.id: turns for each, turns in zip(group, found, strict=True)}
+        return self._found
 
 
 def _scored(record: TrajectoryRecord) -> Scored:

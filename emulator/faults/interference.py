@@ -15,7 +15,7 @@ from emulator.faults.kinds import KINDS
 from emulator.faults.model import model_strikes
 from emulator.faults.pieces import Point
 from emulator.protocol import errors
-from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer, Write
+from emulator.protocol.answer import Answer, BrokenStream, Client, StreamAnswer
 from emulator.protocol.auth import BAD_TOKEN, EXPIRED
 from emulator.protocol.endpoint import EXCHANGE, Exchange, Handler
 from emulator.protocol.errors import AWSError
@@ -62,7 +62,7 @@ class Interference:
             if when == "during":
                 return _dropped_on_the_way(answer, Point.of(ending.fault), exchange)
             with suppress(BrokenStream):
-                await answer.relay(_into_the_void)
+                await answer.relay(_Void())
         await _delay(late)
         if ending is not None:
             await _end(ending, scope, exchange)
@@ -115,19 +115,57 @@ async def _delay(latencies: list[Strike]) -> None:
         await asyncio.sleep(strike.seconds("seconds"))
 
 
-async def _into_the_void(_piece: bytes) -> None:
+class _Void:
     """A client that is no longer there."""
+
+    def write(self, piece: bytes) -> bool:  # noqa: ARG002
+        return True
+
+    async def drained(self) -> None:
+        pass
+
+
+class _UpToThePoint:
+    """A client whose connection is dropped at a point of the answer."""
+
+    def __init__(self, client: Client, point: Point, exchange: Exchange) -> None:
+        self._client, self._point, self._exchange = client, point, exchange
+        self._is_dropped = False
+
+    def write(self, piece: bytes) -> bool:
+        goes_on = not self._is_dropped
+        for part, is_after in self._point.split(piece) if goes_on else ():
+            if is_after:
+                self._exchange.drop()
+                self._is_dropped = True
+                return False
+            goes_on = self._client.write(part)
+        return goes_on
+
+    async def drained(self) -> None:
+        if self._is_dropped:
+            await _drop(self._exchange)
+        await self._client.drained()
+
+
+class _LastPieceHeld:
+    """A client that gets all but the last piece."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.held: bytes | None = None
+
+    def write(self, piece: bytes) -> bool:
+        before, self.held = self.held, piece
+        return before is None or self._client.write(before)
+
+    async def drained(self) -> None:
+        await self._client.drained()
 
 
 def _dropped_on_the_way(answer: StreamAnswer, point: Point, exchange: Exchange) -> StreamAnswer:
-    async def relay(write: Write) -> None:
-        async def write_to_the_point(piece: bytes) -> None:
-            for part, is_after in point.split(piece):
-                if is_after:
-                    await _drop(exchange)
-                await write(part)
-
-        await answer.relay(write_to_the_point)
+    async def relay(client: Client) -> None:
+        await answer.relay(_UpToThePoint(client, point, exchange))
         await _drop(exchange)  # it had no more than that
 
     return StreamAnswer(relay, answer.status, answer.content_type)
@@ -136,17 +174,12 @@ def _dropped_on_the_way(answer: StreamAnswer, point: Point, exchange: Exchange) 
 def _with_late_end(answer: StreamAnswer, late: list[Strike]) -> StreamAnswer:
     """A stream whose last piece waits, with the turn stored."""
 
-    async def relay(write: Write) -> None:
-        held: list[bytes] = []
-
-        async def hold(piece: bytes) -> None:
-            if held:
-                await write(held.pop())
-            held.append(piece)
-
-        await answer.relay(hold)
+    async def relay(client: Client) -> None:
+        reader = _LastPieceHeld(client)
+        await answer.relay(reader)
         await _delay(late)
-        for piece in held:
-            await write(piece)
+        if reader.held is not None:
+            await client.drained()
+            client.write(reader.held)
 
     return StreamAnswer(relay, answer.status, answer.content_type)

@@ -15,6 +15,8 @@ from emulator.inference.model_server import (
     ModelServerError,
     ModelServerTimeout,
     ModelServerUnavailable,
+    Ready,
+    Take,
 )
 
 if TYPE_CHECKING:
@@ -32,18 +34,22 @@ NOTHING = memoryview(b"")
 class Answer:
     """An answer whose head has arrived and whose body is still on its way: a `ModelAnswer`."""
 
-    __slots__ = ("_arrived", "_connection", "_pieces", "_read", "_waiter", "complete", "error", "headers", "status")
+    __slots__ = (
+        *("_arrived", "_connection", "_pieces", "_waiter", "_waiting"),
+        *("complete", "error", "headers", "status", "take"),
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0  # until the head is here
         self.headers: dict[str, str] = {}
         self.complete = False
         self.error: ModelServerError | None = None
+        self.take: Take | None = None  # whom pieces are handed to as they arrive; none waits then
         self._connection = connection
         self._pieces: deque[bytes] = deque()
-        self._arrived = 0
-        self._read = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = 0  # bytes of the body,
+        self._waiting = 0  # and those of `_pieces`
+        self._waiter: asyncio.Future[bool] | None = None
 
     def __aiter__(self) -> Answer:
         return self
@@ -55,9 +61,35 @@ class Answer:
             if self.complete:
                 raise StopAsyncIteration
             await self.wait(self._connection.client.idle_timeout)
+        return self._next()
+
+    async def hand_over(self, take: Take, ready: Ready) -> None:
+        """Have `take` called with each piece: as long as none has to wait, from within the call that brings it."""
+        may_follow = True
+        while True:
+            if self._pieces:
+                if not may_follow:
+                    await ready()
+                may_follow = take(self._next())
+            elif self.error is not None:
+                raise self.error
+            elif self.complete:
+                return
+            elif not may_follow:
+                await ready()
+                may_follow = True
+            else:
+                self.take = take
+                try:
+                    may_follow = await self.wait(self._connection.client.idle_timeout)
+                finally:
+                    self.take = None
+
+    def _next(self) -> bytes:
+        """The next piece of the body; one is there."""
         piece = self._pieces.popleft()
-        self._read += len(piece)
-        if not self.complete and self._arrived - self._read <= LOW_WATER:
+        self._waiting -= len(piece)
+        if not self.complete and self._waiting <= LOW_WATER:
             self._connection.read_on()
         return piece
 
@@ -68,10 +100,28 @@ class Answer:
             self._connection.end(BrokenAnswer("The answer was closed before its end"))
 
     def add(self, piece: bytes) -> bool:
-        """Take a piece of the body in; whether that is more than should wait for the reader."""
-        self._pieces.append(piece)
+        """Take a piece of the body in; whether more waits for the reader now than should."""
         self._arrived += len(piece)
-        return self._arrived - self._read > HIGH_WATER
+        if self.take is None:
+            self._pieces.append(piece)
+            self._waiting += len(piece)
+            return self._waiting > HIGH_WATER
+        try:
+            if not self.take(piece):
+                self._stop_handing_over(None)
+        except Exception as error:
+            self._stop_handing_over(error)
+        return False
+
+    def _stop_handing_over(self, error: Exception | None) -> None:
+        """Let `hand_over` go on: the next piece has to wait, or there is no next one for an error of `take`'s."""
+        self.take = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if error is None:
+            self._waiter.set_result(False)
+        else:
+            self._waiter.set_exception(error)
 
     def truncated(self) -> BrokenAnswer:
         """The error of an answer that was not complete when its connection ended."""
@@ -82,14 +132,17 @@ class Answer:
     def wake(self) -> None:
         """Something happened: let whoever waits look."""
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(True)
 
-    async def wait(self, seconds: float) -> None:
-        """Until something happens; `seconds` without end the answer with a ModelServerTimeout."""
+    async def wait(self, seconds: float) -> bool:
+        """Until something happens; `seconds` without end the answer with a ModelServerTimeout.
+
+        False if a piece was handed on after which the next one has to wait.
+        """
         self._waiter = self._connection.loop.create_future()
         self._connection.deadline.set(seconds)
         try:
-            await self._waiter
+            return await self._waiter
         finally:
             self._waiter = None
 
@@ -215,6 +268,9 @@ class Connection(asyncio.Protocol):
             self._keep_or_end()
         elif self._unaccounted > HEAD_LIMIT:
             self.end(BrokenAnswer(f"The head or trailer of the answer is larger than {HEAD_LIMIT} bytes"))
+        elif answer.take is not None:  # who waits has got what came
+            self.deadline.set(self.client.idle_timeout)
+            return
         if answer.status:
             answer.wake()
 

@@ -19,7 +19,7 @@ from emulator.export.tokenizing import ask_model_server
 from emulator.inference.model_server import ModelRequest, ModelServer
 from emulator.management.captured import FILTER_PARAMETERS, read_parameters
 from emulator.management.emulator import Emulator
-from emulator.protocol.answer import Answer, StreamAnswer, Write
+from emulator.protocol.answer import Answer, Client, StreamAnswer
 from emulator.protocol.endpoint import while_connected
 from emulator.protocol.errors import ValidationException
 from emulator.store.queries import TrajectoryFilter
@@ -43,11 +43,12 @@ async def export_trajectories(emulator: Emulator, request: Request) -> Answer | 
         work.close()
         raise
 
-    async def relay(write: Write) -> None:
+    async def relay(client: Client) -> None:
         piece = first
         try:
             while piece is not None:
-                await write(piece)
+                await client.drained()
+                client.write(piece)
                 piece = await work.next()
         finally:
             work.close()

@@ -30,7 +30,7 @@ class Stream(Response):
         call = current_call()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await while_connected(self._answer.relay(exchange.write), scope)
+            await while_connected(self._answer.relay(exchange), scope)
         except ClientGone:
             call.code = CLIENT_GONE
         except asyncio.CancelledError:

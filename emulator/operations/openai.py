@@ -6,7 +6,7 @@ from time import perf_counter
 
 from emulator.calls import current_call
 from emulator.inference.model_server import ModelRequest, ModelServerError, header_lines
-from emulator.operations.capture import AnswerTooLarge, check_size, take_turn
+from emulator.operations.capture import AnswerTooLarge, take_turn
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import CHAT_COMPLETIONS, COMPLETIONS
 from emulator.protocol.answer import Answer, StreamAnswer
@@ -41,7 +41,8 @@ async def list_models(runtime: Runtime) -> Answer:
             body = b""
             async for piece in answer:
                 body += piece
-                check_size(len(body), runtime.max_answer_bytes)
+                if len(body) > runtime.max_answer_bytes:
+                    raise AnswerTooLarge(runtime.max_answer_bytes)
         finally:
             answer.close()
     except (ModelServerError, AnswerTooLarge) as error:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-#: Takes one piece of a body; returns when the client can take the next.
-Write = Callable[[bytes], Awaitable[None]]
+
+class Client(Protocol):
+    """Who reads a stream."""
+
+    def write(self, piece: bytes) -> bool:
+        """Write a piece, none that is empty; whether the client can take the next one at once."""
+
+    async def drained(self) -> None:
+        """Returns when the client can take the next piece, or is gone."""
 
 
 @dataclass(slots=True)  # frozen ones take 1 µs longer to make
@@ -23,7 +31,7 @@ class Answer:
 class StreamAnswer:
     """An answer on its way: `relay` writes it piece by piece, and raises BrokenStream if it cannot be ended well."""
 
-    relay: Callable[[Write], Awaitable[None]]
+    relay: Callable[[Client], Awaitable[None]]
     status: int = 200
     content_type: str | None = None
 

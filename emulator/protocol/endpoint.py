@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
-from emulator.protocol.answer import Answer, BrokenStream, StreamAnswer
+from emulator.protocol.answer import Answer, BrokenStream, Client, StreamAnswer
 from emulator.protocol.codec import decode
 from emulator.protocol.errors import (
     AccessDeniedException,
@@ -48,7 +48,7 @@ Headers = list[tuple[bytes, bytes]]
 EXCHANGE = "job_runtime_local.exchange"
 
 
-class Exchange(Protocol):
+class Exchange(Client, Protocol):
     """What a connection offers beside ASGI's messages (see `emulator.connection`)."""
 
     task: asyncio.Task[None]  #: which serves the request
@@ -60,8 +60,8 @@ class Exchange(Protocol):
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer; `headers` without content-length. Raises ValueError for a line break in a header."""
 
-    async def write(self, piece: bytes) -> None:
-        """Write a piece of a stream that `send` has begun, none that is empty; returns when the next can be taken."""
+    def write(self, piece: bytes) -> bool:
+        """Write a piece of a stream that `send` has begun."""
 
     def drop(self) -> None:
         """Hang up, whatever is under way; `watch` hears of it as of a client that went away."""
@@ -164,7 +164,7 @@ class Endpoint:
         metrics.open_streams += 1
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
-            await while_connected(answer.relay(exchange.write), scope)
+            await while_connected(answer.relay(exchange), scope)
         except ClientGone:
             call.code = CLIENT_GONE
         except asyncio.CancelledError:

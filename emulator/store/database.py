@@ -48,6 +48,9 @@ class Database(Protocol):
         Raises OutcomeUnknown; DatabaseUnavailable, and whatever `work` raises, having changed nothing.
         """
 
+    def can_checkpoint(self) -> bool:
+        """Whether what can be done of a checkpoint beside writing is done; begins it, if need be."""
+
     def checkpoint(self) -> None:
         """Do what is best done when there is nothing to write."""
 

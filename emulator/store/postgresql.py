@@ -84,6 +84,10 @@ class PostgreSQL:
         assert self._writes is not None
         return self._writes.run(work, deadline)
 
+    def can_checkpoint(self) -> bool:
+        """There is nothing to do."""
+        return True
+
     def checkpoint(self) -> None:
         """The server does so by itself."""
 

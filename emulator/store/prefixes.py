@@ -79,12 +79,13 @@ class LastRequests:
 def shared_length(one: bytes, other: bytes) -> int:
     """With how many bytes both begin, or up to 15 fewer.
 
-    By halving, as to compare a slice is one call, whatever its length: 10 µs for 64 KB.
+    By halving, as to compare a slice is one call, whatever its length; and without a copy of it, which takes longer.
     """
+    view = memoryview(one)
     low, high = 0, min(len(one), len(other))
     step = max(high - 128, high // 2)  # most often all but the end is the same
     while step:
-        if other.startswith(one[low : low + step], low):
+        if other.startswith(view[low : low + step], low):
             low += step
         else:
             high = low + step - 1

@@ -13,6 +13,9 @@ from emulator.store.prefixes import MissingPrefix, Stored, missing_prefix, resto
 from emulator.store.schema import trajectories, turns
 from emulator.trajectory import Status, TurnStatus, UnknownTrajectory, is_eligible
 
+#: Values of one statement: SQLite takes 32,766.
+_PARAMETERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryRecord:
@@ -229,12 +232,15 @@ def _filtered(which: TrajectoryFilter) -> Select[Any]:
 
 
 def _completed_turns(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
-    query = (
-        select(turns.c.trajectory, func.count())
-        .where(turns.c.trajectory.in_(ids), turns.c.status == TurnStatus.COMPLETED.value)
-        .group_by(turns.c.trajectory)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
+    found: dict[int, int] = {}
+    for some in (ids[at : at + _PARAMETERS] for at in range(0, len(ids), _PARAMETERS)):
+        query = (
+            select(turns.c.trajectory, func.count())
+            .where(turns.c.trajectory.in_(some), turns.c.status == TurnStatus.COMPLETED.value)
+            .group_by(turns.c.trajectory)
+        )
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found
 
 
 def _trajectory(row: Row[Any], completed_turns: int) -> TrajectoryRecord:

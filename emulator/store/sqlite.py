@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_eng
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
 from emulator.store.database import DatabaseError
+from emulator.store.log_flush import LogFlush
 from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
 from emulator.store.schema import REVISION
 from emulator.store.statements import Transaction
@@ -41,6 +42,7 @@ class SQLite:
         self._durability = durability
         # memdb: an in-memory database that several connections of one process share, with ordinary locking.
         self._address = _uri(path) if path else f"file:/{uuid4().hex}?vfs=memdb"
+        self._log_flush = LogFlush(path) if path else None
         self._lock: IO[str] | None = None
         self.is_shared = False
         self.backup: Path | None = None
@@ -82,9 +84,15 @@ class SQLite:
         assert self._engine is not None
         return self._engine.begin()
 
+    def can_checkpoint(self) -> bool:
+        """Whether the log is on the disk, which a checkpoint would have to wait for; sees to it meanwhile."""
+        return self._log_flush is None or self._log_flush.is_done()
+
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as readers allow."""
         self.driver.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        if self._log_flush is not None:
+            self._log_flush.forget()
 
     def readers(self) -> AsyncEngine:
         """An engine of read-only connections. Importing it takes a moment: do so off the event loop."""
@@ -113,6 +121,8 @@ class SQLite:
 
     def close(self) -> None:
         """Let another server have the file."""
+        if self._log_flush is not None:
+            self._log_flush.close()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None

@@ -131,11 +131,15 @@ class Writer:
             if batch:
                 self._acknowledge(self._commit(batch))
                 self._measure(batch)
-            if self._unmoved_bytes > SMALL_STEP and (
-                self._unmoved_bytes > CHECKPOINT_BYTES or time.monotonic() >= self._next_checkpoint
-            ):
+            if self._is_due() and self._database.can_checkpoint():
                 self._checkpoint()
         self._checkpoint()
+
+    def _is_due(self) -> bool:
+        """Whether so much stands in the log that some of it should be moved."""
+        return self._unmoved_bytes > SMALL_STEP and (
+            self._unmoved_bytes > CHECKPOINT_BYTES or time.monotonic() >= self._next_checkpoint
+        )
 
     def _commit(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         """Commit a batch; each write with its result or its error, but for those that were told before the others."""

@@ -183,7 +183,7 @@ def test_trl_trains_a_step_on_each_export_of_the_run(name: str, recording: Recor
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert len(report["sft"]) == run_size(recording.runs[name])
+    assert len(report["sft"]) == rewarded_turns(recording.runs[name])
     assert all(any(token for token in sequence) for sequence in report["tokens"])
     assert report["dpo"]["chosen_ids"] != report["dpo"]["rejected_ids"]
     assert all(row["answer"] for row in report["grpo"])
@@ -195,6 +195,6 @@ def offline(folder: Path) -> dict[str, str]:
     return example_variables() | switches | {"HF_HOME": str(folder / "home")}
 
 
-def run_size(run: Run) -> int:
-    """How many rollouts got their reward."""
-    return sum(reward is not None for reward in run.rewards)
+def rewarded_turns(run: Run) -> int:
+    """How many turns the rollouts have that got their reward."""
+    return sum(len(rollout["turns"]) for rollout in run.report["rollouts"] if rollout["failure"] is None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.export import rollouts
 from tests.conftest import JOB_ARN
 from tests.export.conftest import Captured
 from tests.export.rollouts import OTHER_JOB
@@ -50,6 +51,13 @@ def test_filters(captured: Captured, tmp_path: Path, given: dict[str, str], expe
 
 def test_everything_is_exported_oldest_first_when_nothing_is_said(captured: Captured, tmp_path: Path) -> None:
     assert both(captured, tmp_path, job=JOB_ARN) == ALL[:-1]
+
+
+def test_groups_that_go_on_over_many_pages_are_whole(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [{"format": "tokens"}, *({"format": "trl", "for": each, "failed": "true"} for each in ("grpo", "dpo"))]
+    expected = [captured.get(**given).content for given in options]
+    monkeypatch.setattr(rollouts, "PAGE", 1)
+    assert [captured.get(**given).content for given in options] == expected
 
 
 def test_what_the_server_does_not_know_is_refused(captured: Captured) -> None:
