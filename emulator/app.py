@@ -156,6 +156,7 @@ class App:
     def refuse_samples(self) -> None:
         """Take no new samples, and let each connection end with the answer that it is at."""
         self.metrics.stopping = True
+        self._control.leave_off()  # before those who wait for agents are told to go on
         self.store.end_waiting()
         for exchange in self._open:
             exchange.keep_alive = False

@@ -63,11 +63,18 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Go on with the jobs that a server before this one has left. Raises StoreError."""
+        if self._store.is_shared:
+            return  # there are none: who would go on with them could not be said
         for job in await self._store.write(("", ""), active_jobs):
             self._runner().resume(job)
 
+    def leave_off(self) -> None:
+        """Begin to leave off where the jobs are: the server is stopping."""
+        if self._jobs is not None:
+            self._jobs.leave_off()
+
     async def aclose(self) -> None:
-        """Leave off where the jobs are."""
+        """Returns when the jobs have been left off where they are."""
         if self._jobs is not None:
             await self._jobs.aclose()
 

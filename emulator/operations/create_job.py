@@ -30,6 +30,8 @@ async def create_job(
     """
     from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
 
+    if control.store.is_shared:
+        raise ValidationException("Jobs need a database that no other server shares: a SQLite file, not PostgreSQL")
     category = read_category(job_category)
     if job_config_schema_version not in SCHEMA_VERSIONS:
         raise ResourceNotFound(

@@ -77,6 +77,11 @@ class Store:
         self._readers: AsyncEngine | None = None
         self._readers_lock = asyncio.Lock()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may write to the same database."""
+        return self._database.is_shared
+
     async def start(self) -> None:
         """Open the database. Raises DatabaseError."""
         self._database.open()

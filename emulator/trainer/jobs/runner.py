@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from emulator.job import Job, JobError, JobStatus, SecondaryStatus
-from emulator.job_config import read_config
+from emulator.job import Category, Job, JobError, JobStatus, SecondaryStatus
+from emulator.job_config import JobConfig, read_config
 from emulator.store import StoreError
 from emulator.trainer.jobs.evaluation import evaluate
 from emulator.trainer.jobs.run import JobRun, Stopped
 from emulator.trainer.jobs.services import JobFailed, Services
-from emulator.trainer.jobs.training import train
+from emulator.trainer.jobs.training import promote, train
 from emulator.trainer.runtime import RuntimeGone
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,15 @@ class Jobs:
         if (run := self._runs.get(arn)) is not None:
             run.stop()
 
-    async def aclose(self) -> None:
-        """Leave off where the jobs are; the next server goes on with them."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+    def leave_off(self) -> None:
+        """Begin to leave off where the jobs are; the next server goes on with them."""
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Returns when all have been left off."""
+        self.leave_off()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _begin(self, job: Job, *, resumed: bool) -> None:
         task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
@@ -71,15 +74,19 @@ class Jobs:
     async def _do(self, run: JobRun) -> None:
         """Do a job to its end, whatever that is. Raises JobError, StoreError."""
         job = run.job
-        work = {"AgentRFT": train, "AgentRFTEvaluation": evaluate}[job.category]
+        work = {Category.TRAINING: train, Category.EVALUATION: evaluate}[job.category]
         try:
             config = read_config(job.category, job.schema_version, job.document, strict=False)
-            async with asyncio.timeout(config.max_runtime):
-                await work(run, config)
-        except Stopped:
-            await run.end(SecondaryStatus.STOPPED, "Job stopped")
-        except TimeoutError:
-            await run.end(SecondaryStatus.MAX_RUNTIME_EXCEEDED, "Job exceeded its maximum runtime")
+            try:
+                async with asyncio.timeout(config.max_runtime) as deadline:
+                    await work(run, config)
+            except Stopped:
+                await self._break_off(run, config, SecondaryStatus.STOPPED, "Job stopped")
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                why = f"Job exceeded its maximum runtime of {config.max_runtime} seconds"
+                await self._break_off(run, config, SecondaryStatus.MAX_RUNTIME_EXCEEDED, why)
         except (JobFailed, RuntimeGone) as error:
             await run.fail(str(error))
         except (JobError, StoreError, asyncio.CancelledError):
@@ -87,3 +94,9 @@ class Jobs:
         except Exception as error:
             log.exception("job %s failed", job.arn)
             await run.fail(f"InternalServerError: {type(error).__name__}: {error}")
+
+    async def _break_off(self, run: JobRun, config: JobConfig, to: SecondaryStatus, message: str) -> None:
+        """End a job early; what it has come to is kept."""
+        if run.job.category is Category.TRAINING:
+            await promote(run, config)
+        await run.end(to, message)

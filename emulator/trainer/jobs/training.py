@@ -19,7 +19,7 @@ from emulator.trainer.jobs.metrics import (
     rollout_metrics,
     training_metrics,
 )
-from emulator.trainer.jobs.run import JobRun, Stopped
+from emulator.trainer.jobs.run import JobRun
 from emulator.trainer.jobs.services import JobFailed
 from emulator.trainer.jobs.tokens import StepTokens, step_tokens
 from emulator.trainer.rollouts import RolloutResult, Row
@@ -60,17 +60,13 @@ async def train(run: JobRun, config: JobConfig) -> None:
     await run.update(**({"MlflowDetails": dict(run.mlflow.details)} if run.mlflow.details else {}))
     await run.update(ProgressInfo=_progress(plan, done))
     await run.say(NO_UPDATE)
-    try:
-        async with run.agent(config) as agent:
-            if done == 0:
-                await _validate(run, config, plan, agent, 0)
-            for step in range(done + 1, plan.max_steps + 1):
-                await _step(run, config, plan, agent, step)
-    except Stopped:
-        await _promote(run, config)  # what there is
-        raise
+    async with run.agent(config) as agent:
+        if done == 0:
+            await _validate(run, config, plan, agent, 0)
+        for step in range(done + 1, plan.max_steps + 1):
+            await _step(run, config, plan, agent, step)
     await run.move(SecondaryStatus.UPLOADING, "Uploading the model and the trajectories")
-    await _promote(run, config)
+    await promote(run, config)
     await run.end(SecondaryStatus.COMPLETED, "Job completed")
 
 
@@ -179,8 +175,8 @@ def _billable(run: JobRun, results: Sequence[RolloutResult], tokens: StepTokens)
     return {name: before.get(name, 0) + count for name, count in more.items()}
 
 
-async def _promote(run: JobRun, config: JobConfig) -> None:
-    """Make the model package of what the job has come to, and put its trajectories beside it."""
+async def promote(run: JobRun, config: JobConfig) -> None:
+    """Make the model package of what the job has come to, if a step was done, and put its trajectories beside it."""
     if run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0) == 0:
         return
     uri = f"{config.output_path.rstrip('/')}/{run.job.name}/trajectories.jsonl"
