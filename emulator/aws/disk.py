@@ -54,6 +54,11 @@ class Disk:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
 
+    @property
+    def lasts(self) -> bool:
+        """Whether there is a file: without one, there is no use in keeping requests."""
+        return self._path is not None
+
     def keep(self, kept: Kept, *, instead: bool) -> None:
         """Keep a request; `instead` of all that there is about the same thing, else after it."""
         with self._lock, self._open() as connection:

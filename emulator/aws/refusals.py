@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from xml.sax.saxutils import escape
 
 from starlette.types import Scope
 
@@ -65,7 +64,8 @@ def _name(error: AWSError, names: dict[str, str]) -> str:
 
 
 def _text(error: AWSError) -> str:
-    return escape("".join(each if each >= " " or each in "\t\n\r" else "?" for each in error.message))
+    text = "".join(each if each >= " " or each in "\t\n\r" else "?" for each in error.message)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _xml(text: str) -> tuple[Headers, bytes]:

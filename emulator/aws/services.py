@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import sqlite3
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from emulator.aws.disk import Disk, UnreadableFile
 from emulator.aws.place import MlflowUrl, Place
 from emulator.aws.refusals import shaped
-from emulator.aws.request import Reply, Request, read_request, scope_of
+from emulator.aws.request import IN_MEMORY, Reply, Request, read_request, scope_of
 from emulator.calls import CLIENT_GONE, Call, Calls
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
@@ -118,8 +119,8 @@ class OtherServices:
             reply = _refusal(InternalServiceError("The server is stopping"), service, call, scope)
         except Exception:
             log.exception("a request failed")
-            error = InternalServiceError("An internal error occurred; see the log")
-            reply = _refusal(error, service, call, scope)
+            failure = InternalServiceError("An internal error occurred; see the log")
+            reply = _refusal(failure, service, call, scope)
         if reply.status >= 400 and call.problem is None:
             call.code, call.problem = (
                 reply.header("x-amzn-errortype") or str(reply.status),
@@ -173,7 +174,11 @@ class OtherServices:
         return await self._make_ours().serve(request)
 
     async def _ask(self, request: Request) -> Reply:
-        return await self._in_thread(self._answer, request)
+        try:
+            return await self._in_thread(self._answer, request)
+        finally:
+            if request.size > IN_MEMORY:  # moto's requests are rings of references, and hold the body
+                await self._in_thread(gc.collect)
 
     def _answer(self, request: Request) -> Reply:
         """Serve a request, in a thread. Raises AWSError."""
@@ -184,7 +189,7 @@ class OtherServices:
             return identity.simulate_principal_policy(request)
         if request.service == "sagemaker":
             request = model_packages.rewrite(moto, request)
-        if kept.is_change(request):
+        if self.disk.lasts and kept.is_change(request):
             with self._changing:
                 reply = moto.call(request)
                 try:

@@ -57,7 +57,8 @@ def test_with_awss_limits_a_recipe_has_awss_ranges() -> None:
 
 def test_models_are_listed_with_the_keyword_of_their_recipe(aws: Server) -> None:
     sagemaker = client(aws, "sagemaker")
-    names, token = [], {}
+    names: list[str] = []
+    token: dict[str, str] = {}
     while True:
         page = sagemaker.list_hub_contents(HubName=HUB, HubContentType="Model", MaxResults=4, **token)
         assert len(page["HubContentSummaries"]) <= 4
