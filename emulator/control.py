@@ -61,7 +61,10 @@ class ControlPlane:
         created_function: CreatedFunction,
         tags_of_others: TagsOfOthers,
     ) -> None:
-        """`url`: where this server is reached; `mlflow`: who hears of jobs. Raises InvalidSetting for agents that are none."""
+        """`url`: where this server is reached; `mlflow`: who hears of jobs.
+
+        Raises InvalidSetting for agents that are none.
+        """
         self._store = store
         self._agents = _Agents(settings, url, created_function)
         self._make_cloud = partial(_cloud, settings, url)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The script, after its end."""
-    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS) as run:
+    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS, mlflow="off") as run:
         yield run
 
 

@@ -20,6 +20,7 @@ STEPS = 20
 @pytest.mark.timeout(300)
 def test_a_script_that_waits_sees_its_job_go_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOB_RUNTIME_LOCAL_AGENTS", "python:tests.sdk.agents:arithmetic")
+    monkeypatch.setenv("JOB_RUNTIME_LOCAL_MLFLOW", "off")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     database, log, report, notes = (tmp_path / name for name in ("emulator.db", "log", "report.json", "left.json"))
     model = f"scripted:{ROOT}/examples/arithmetic_model.yaml"

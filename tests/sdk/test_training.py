@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
+from tests.clients.environments import program
 from tests.examples.agents import serving
 from tests.sdk import recomputed
 from tests.sdk.conftest import Run, ran
@@ -30,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             f"{FUNCTION}:waits=python:tests.sdk.agents:waits",
             f"{RUNTIME}=agentcore:{app}",
         )
-        with ran("train.py", folder, agents=agents) as run:
+        with ran("train.py", folder, agents=agents, mlflow_python=str(program("sagemaker", "python"))) as run:
             yield run
 
 
@@ -103,6 +105,35 @@ def test_the_rollouts_are_real_and_the_metrics_are_theirs(run: Run, trained: dic
         assert metrics[number]["val/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
     assert job["billable_token_usage"] == recomputed.usage(steps)
     assert job["progress_info"] == {"BatchSize": 3, "CurrentStep": 2, "MaxSteps": 2, "StepsPerEpoch": 2}
+
+
+def test_the_metrics_in_mlflow_are_those_of_the_rollouts(run: Run, trained: dict[str, Any]) -> None:
+    rollouts = run.trajectories(trained["job"]["arn"])
+    expected = {step: recomputed.step(recomputed.part(rollouts, f"train-{step}")) for step in (1, 2)}
+    assert [row["step"] for row in trained["metrics"]] == [1, 2]
+    for row in trained["metrics"]:
+        found = {name: row[name] for name in row if name != "step"}
+        assert found == pytest.approx({name: expected[row["step"]][name] for name in found})
+    assert "Training Metrics" in trained["waited"]
+    run_id = trained["job"]["mlflow_details"]["RunId"]
+    for name in expected[1]:
+        history = run.get("mlflow/api/2.0/mlflow/metrics/get-history", run_id=run_id, metric_key=name)["metrics"]
+        values = {point["step"]: point["value"] for point in history}
+        assert values == pytest.approx({step: expected[step][name] for step in (1, 2)}), name
+
+
+def test_the_link_to_mlflow_leads_to_its_pages(trained: dict[str, Any]) -> None:
+    details = trained["job"]["mlflow_details"]
+    assert trained["mlflow_url"].endswith(f"#/experiments/{details['ExperimentId']}/runs/{details['RunId']}")
+    page = httpx2.get(trained["mlflow_url"], follow_redirects=True)
+    assert (page.status_code, "<title>MLflow</title>" in page.text) == (200, True)
+
+
+def test_experiments_and_runs_are_named_as_the_script_says(run: Run) -> None:
+    found = run.report["other_agents"]
+    details = found["custom"]["mlflow_details"]
+    assert (details["ExperimentName"], details["RunName"]) == ("an experiment", "a run")
+    assert [len(rows) for rows in found["metrics"]] == [2, 2]
 
 
 def test_the_model_package_says_that_nothing_was_learned(run: Run, trained: dict[str, Any]) -> None:

@@ -89,6 +89,8 @@ def lambda_agent() -> dict[str, Any]:
         "job": properties(job),
         "attached": properties(attached),
         "output_model_package_arn": made.output_model_package_arn,
+        "metrics": job.get_training_metrics(),
+        "mlflow_url": job.get_mlflow_url(),
     }
 
 
@@ -96,7 +98,8 @@ def other_agents() -> dict[str, Any]:
     """Train with an AgentCore runtime and with a function made for it, both at once."""
     function = CustomAgentLambda.create(source=str(HERE / "lambda_function.py"), function_name="made-for-it")
     runtime = trainer(RUNTIME, "agentcore").train(wait=False)
-    custom = trainer(CustomAgentLambda.get(function.lambda_arn), "custom").train(wait=False)
+    names = {"mlflow_experiment_name": "an experiment", "mlflow_run_name": "a run"}
+    custom = trainer(CustomAgentLambda.get(function.lambda_arn), "custom", **names).train(wait=False)
     with contextlib.redirect_stdout(io.StringIO()) as streamed:
         runtime.stream_logs(poll=1)
     for job in (runtime, custom):
@@ -107,6 +110,7 @@ def other_agents() -> dict[str, Any]:
         "streamed": streamed.getvalue(),
         "agentcore": properties(runtime),
         "custom": properties(custom),
+        "metrics": [job.get_training_metrics() for job in (runtime, custom)],
     }
 
 
