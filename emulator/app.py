@@ -22,6 +22,7 @@ from emulator.faults import Fault, Faults
 from emulator.inference.chosen import make_model_server
 from emulator.job import JobArn
 from emulator.metrics import Metrics
+from emulator.mlflow import Pages, is_for_mlflow
 from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
 from emulator.protocol import aws_json
 from emulator.protocol.codec import decode
@@ -44,6 +45,8 @@ from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 from emulator.tracing import make_tracing
+from emulator.trainer.mlflow.server import make_mlflow
+from emulator.visitors import refuse_strangers
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -102,6 +105,14 @@ class App:
             for operation in OPERATIONS
             for path in operation.paths
         }
+        self._mlflow = make_mlflow(settings)
+        self._mlflow_pages = Pages(
+            self._mlflow,
+            url,
+            authenticate=authenticate,
+            refuse_strangers=partial(refuse_strangers, settings=settings),
+            max_request_bytes=settings.max_request_bytes,
+        )
         self.other_services = OtherServices(
             settings,
             url,
@@ -109,11 +120,13 @@ class App:
             authenticate=authenticate,
             authorize=authorize,
             verify=_verification(settings),
+            mlflow_url=self._mlflow_pages.url,
         )
         self._control = ControlPlane(
             settings,
             self.store,
             url,
+            mlflow=self._mlflow,
             calls=self._calls,
             authenticate=authenticate,
             authorize=authorize,
@@ -161,6 +174,9 @@ class App:
         """End the model server, commit what is waiting, and let the database go."""
         try:
             await self._control.aclose()
+            await self._mlflow_pages.aclose()
+            if self._mlflow is not None:
+                await self._mlflow.aclose()
             await self.model_server.aclose()
         finally:
             await self.other_services.aclose()
@@ -237,9 +253,13 @@ class App:
         if endpoint is not None and not is_others:
             await endpoint(scope, receive, send)
             return
-        is_page = path.startswith("/_emulator") or (path == "/metrics" and not is_others)
+        is_mlflow = is_for_mlflow(scope)
+        is_page = path.startswith("/_emulator") or (path == "/metrics" and not is_others) or is_mlflow
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
+            if is_mlflow:
+                await self._mlflow_pages.serve(call, scope, receive, send)
+                return
             if is_page:
                 starlette = self._starlette or await self._first_page()
                 await starlette(scope, receive, send)

@@ -16,6 +16,10 @@ REFUSED = 2
 
 COMMANDS = {
     "serve": "run the emulator",
+    "run": "run a program that finds the emulator in place of AWS, and reaches nothing else",
+    "env": "print what to export so that programs find the emulator",
+    "job": "the jobs of a running emulator: list, show, logs, stop, delete, create",
+    "agent": "the agents of a running emulator: list, check",
     "rollout": "play the trainer's part: rollouts of a dataset against an agent",
     "trajectories": "look at what was captured: list, show",
     "export": "write what was captured as JSON Lines or parquet: native, openai, trl, tokens",

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from emulator.trainer.agents import Agent
     from emulator.trainer.jobs.aws import AWS
     from emulator.trainer.jobs.runner import Jobs
-    from emulator.trainer.jobs.services import Services
+    from emulator.trainer.jobs.services import Services, Tracker
+    from emulator.trainer.mlflow.server import MlflowServer
 
 #: The agent that a Lambda function is, if it was created here.
 CreatedFunction = Callable[[str], Awaitable["Agent | None"]]
@@ -53,17 +54,21 @@ class ControlPlane:
         store: Store,
         url: str,
         *,
+        mlflow: MlflowServer | None,
         calls: Calls,
         authenticate: Authenticate,
         authorize: Authorize,
         created_function: CreatedFunction,
         tags_of_others: TagsOfOthers,
     ) -> None:
-        """`url`: where this server is reached. Raises InvalidSetting for agents that are none."""
+        """`url`: where this server is reached; `mlflow`: who hears of jobs.
+
+        Raises InvalidSetting for agents that are none.
+        """
         self._store = store
         self._agents = _Agents(settings, url, created_function)
         self._make_cloud = partial(_cloud, settings, url)
-        self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find)
+        self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find, mlflow)
         self._jobs: Jobs | None = None
         self._pipelines: PipelineRuns | None = None
         control = Control(store, self, self, settings.region, settings.own_account, settings.limits == "aws")
@@ -166,20 +171,37 @@ def _cloud(settings: Settings, url: str) -> AWS:
     return AWS(url, settings.region, (key_id, secret))
 
 
-def _services(settings: Settings, store: Store, conduct: Conduct, url: str, find_agent: FindAgent) -> Services:
+def _services(
+    settings: Settings,
+    store: Store,
+    conduct: Conduct,
+    url: str,
+    find_agent: FindAgent,
+    mlflow: MlflowServer | None,
+) -> Services:
     from emulator.trainer.jobs.services import Services
-    from emulator.trainer.jobs.untracked import Untracked
     from emulator.trainer.runtime import LocalRuntime
 
     return Services(
         store=store,
         runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=_cloud(settings, url),
-        tracker=Untracked(),
+        tracker=_tracker(mlflow, store),
         find_agent=find_agent,
         export=partial(_export, store),
         rate=AWS_RATE if settings.limits == "aws" else None,
     )
+
+
+def _tracker(mlflow: MlflowServer | None, store: Store) -> Tracker:
+    if mlflow is None:
+        from emulator.trainer.jobs.untracked import Untracked
+
+        return Untracked()
+    from emulator.trainer.jobs.training import NO_UPDATE
+    from emulator.trainer.mlflow.tracker import MlflowTracker
+
+    return MlflowTracker(mlflow, store, NO_UPDATE)
 
 
 class _Agents:

@@ -262,7 +262,8 @@ class _Run:
             except InvalidReference:
                 if ".ServiceOutput.MlflowDetails." not in path:
                     raise
-                return ""  # a job without MLflow has none, and need not fail for it
+                # A job without MLflow has none, and need not fail for it; but a Source must have an address.
+                return described[name].get("JobArn", "none")
         known = {
             "Execution": {
                 "PipelineExecutionId": execution.id,

@@ -141,6 +141,16 @@ class Settings:
     policy_update: Literal["none"] = _setting(
         "none", "none: a training job rolls out and counts, and leaves the model as it is", "jobs"
     )
+    mlflow: str = _setting(
+        "serve",
+        "who hears of jobs that name an MLflow: serve (`mlflow server`, started as a child when first needed; comes "
+        "with the extra mlflow), http://HOST:PORT (one that runs), or off",
+        "jobs",
+        metavar="serve|off|URL",
+    )
+    mlflow_python: str | None = _setting(
+        None, "interpreter that has MLflow installed, for --mlflow serve", "jobs", metavar="FILE"
+    )
     region: str = _setting("us-west-2", "region that this server stands for", "semantics", metavar="REGION")
     auth: Literal["lenient", "strict"] = _setting(
         "lenient", "lenient: any or no credentials; strict: signatures and tokens are verified", "authentication"
@@ -220,6 +230,8 @@ class Settings:
             AgentMap.parse(self.agents)
         except ValueError as error:
             raise InvalidSetting(f"agents: {error}") from None
+        if self.mlflow not in {"serve", "off"} and not self.mlflow.startswith(("http://", "https://")):
+            raise InvalidSetting(f"mlflow: {self.mlflow!r} is neither serve nor off, nor a URL")
 
 
 def _shown_model(model: str) -> str:

@@ -9,23 +9,19 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emulator.inference.child import end, environment_for, free_port, how_it_ended, spawn
 from emulator.inference.model_server import Health, ModelAnswer, ModelRequest, ModelServer, ModelServerUnavailable
 
 log = logging.getLogger(__name__)
 
 OURS = frozenset({"--model", "--served-model-name", "--host", "--port", "--uds", "--api-key"})
-WATCHDOG = Path(__file__).with_name("watchdog.py")
 HAS_VLLM = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-# They tell our interpreter where its modules are and what to warn of; another one trips over them.
-PYTHON_SETTINGS = ("PYTHONHOME", "PYTHONPATH", "PYTHONWARNINGS", "PYTHONDEVMODE", "__PYVENV_LAUNCHER__")
 
 
 class VLLMNotInstalled(ModelServerUnavailable):
@@ -141,7 +137,7 @@ class VLLMServer:
 
     async def _live(self) -> tuple[str, float]:
         """One life of the process: how it ended, and for how many seconds it was healthy."""
-        port = _free_port()
+        port = free_port()
         server = self._connect(f"http://127.0.0.1:{port}")
         sockets = tempfile.mkdtemp(prefix="vllm-")  # vLLM leaves the sockets between its processes behind
         process = await self._spawn(port, sockets)
@@ -152,12 +148,10 @@ class VLLMServer:
             if process.returncode is None:
                 log.info("vLLM is ready after %.0f s", since - self._began)
                 self._server = server
-            return _how_it_ended(await process.wait()), time.monotonic() - since
+            return how_it_ended(await process.wait()), time.monotonic() - since
         finally:
             self._server = None
-            if process.stdin is not None:
-                process.stdin.close()  # at which the watchdog ends vLLM, then itself
-            await process.wait()
+            await end(process)
             shutil.rmtree(sockets, ignore_errors=True)
             await server.aclose()
 
@@ -180,22 +174,16 @@ class VLLMServer:
         command += ["--served-model-name", "default", self._model, "--host", "127.0.0.1", "--port", str(port)]
         with self._log_file.open("ab") as output:
             self._log_start = output.tell()
-            return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(WATCHDOG), str(self._grace), *command, *self._arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env={"VLLM_RPC_BASE_PATH": sockets} | self._environment(),
-                start_new_session=True,  # Ctrl-C is for us; we end vLLM
+            return await spawn(
+                [*command, *self._arguments],
+                grace=self._grace,
+                output=output,
+                environment={"VLLM_RPC_BASE_PATH": sockets} | self._environment(),
             )
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        if self._python is not None:
-            for name in PYTHON_SETTINGS:
-                environment.pop(name, None)
+        environment = environment_for(self._python)
         environment.pop("VLLM_API_KEY", None)  # vLLM would ask it of us; only this machine can reach it
-        environment["PYTHONSAFEPATH"] = "1"  # no module of the current directory hides one of vLLM's
         return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"} | environment
 
     async def _require_vllm(self) -> None:
@@ -258,18 +246,3 @@ def telling_lines(log: str) -> list[str]:
     return [
         "".join(c if c.isprintable() else " " for c in line.strip()[:300]) for line in lines if not NOISE.match(line)
     ]
-
-
-def _how_it_ended(status: int) -> str:
-    """In words; the watchdog says 128 + N for signal N, as a shell does."""
-    number = status - 128 if status > 128 else -status
-    if number in {member.value for member in signal.Signals}:
-        return f"was killed by {signal.Signals(number).name}"
-    return f"exited with status {status}"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from emulator.offline.environment import credentials
 from emulator.settings import Settings
-from emulator.testing.environment import credentials
 
 SERVICE = "sagemakerjobruntime"
 

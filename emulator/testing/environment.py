@@ -6,28 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from emulator.offline.environment import REMOVED, credentials, no_proxy
 from emulator.settings import Settings
 from emulator.testing.rollout import API_KEY
-
-#: What would lead a client elsewhere, or have it show credentials that are somebody's.
-REMOVED = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_BEARER_TOKEN_SAGEMAKER",
-)
-
-_PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
-
-
-def credentials(settings: Settings) -> tuple[str, str]:
-    """An access key's id and secret that the server takes."""
-    if settings.key_pairs:
-        key_id, secret, *_ = settings.key_pairs[0].split(":")
-        return key_id, secret
-    return "local", "local"
 
 
 def variables(url: str, settings: Settings) -> dict[str, str | None]:
@@ -45,7 +26,7 @@ def variables(url: str, settings: Settings) -> dict[str, str | None]:
             "AWS_ACCESS_KEY_ID": key_id,
             "AWS_SECRET_ACCESS_KEY": secret,
         }
-        | _no_proxy(os.environ)
+        | no_proxy(os.environ)
     )
 
 
@@ -66,14 +47,3 @@ def _set(given: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _no_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where a proxy is configured, what keeps loopback from it."""
-    if not any(environ.get(name) for name in _PROXIES):
-        return {}
-    exceptions = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if exceptions == "*":
-        return {}
-    value = ",".join(part for part in (exceptions, "127.0.0.1", "localhost") if part)
-    return {"no_proxy": value, "NO_PROXY": value}

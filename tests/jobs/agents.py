@@ -74,3 +74,18 @@ def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)
     good(request)
+
+
+def calculates(request: dict[str, Any]) -> None:
+    """Asks with a tool, gives its answer back, and rewards."""
+    client, rollout = _runtime(request)
+    messages: list[Any] = [{"role": "user", "content": request["prompt"]}]
+    tools = [{"type": "function", "function": {"name": "calculator", "parameters": {"type": "object"}}}]
+    for _ in range(2):
+        body = json.dumps({"model": "default", "messages": messages, "tools": tools}).encode()
+        message = json.loads(client.sample(**rollout, Body=body)["Body"].read())["choices"][0]["message"]
+        messages.append(message)
+        calls = message.get("tool_calls") or ()
+        messages += [{"role": "tool", "tool_call_id": call["id"], "content": "42"} for call in calls]
+    client.complete_rollout(**rollout)
+    client.update_reward(**rollout, Rewards=[0.5, 0.25])

@@ -19,8 +19,7 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
     rows = await run.services.cloud.read_dataset(config.channels["evaluation"])
     await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
-    run.mlflow = await run.services.tracker.begin(run.job, config, config.hyperparameters)
-    await run.update(**({"MlflowDetails": dict(run.mlflow.details)} if run.mlflow.details else {}))
+    mlflow = await run.track(config)
     await run.move(SecondaryStatus.EVALUATING, "Evaluation in progress")
     parameters = config.hyperparameters
     group_size = parameters["eval_group_size"]
@@ -46,7 +45,7 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     folder = config.output_path.rstrip("/")
     await run.services.cloud.put(f"{folder}/eval-results.json", json.dumps(metrics, indent=2).encode())
     await run.services.cloud.put(f"{folder}/{run.job.name}/trajectories.jsonl", await run.services.export(run.job.arn))
-    await run.mlflow.log_rollouts(PART, results)
-    await run.mlflow.log_metrics({**metrics, "timing_s/eval": time.monotonic() - began_at}, 0)
+    await mlflow.log_rollouts(PART, results)
+    await mlflow.log_metrics({**metrics, "timing_s/eval": time.monotonic() - began_at}, 0)
     await run.say(json.dumps(metrics))
     await run.end(SecondaryStatus.COMPLETED, "Job completed")

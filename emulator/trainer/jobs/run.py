@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from emulator.job import Job, SecondaryStatus, move
 from emulator.job_config import JobConfig
@@ -24,6 +24,8 @@ from emulator.trainer.report import count_failures
 from emulator.trainer.rollouts import Rollout, RolloutResult, Row
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Seconds that an agent gets until it can be asked.
 AGENT_PATIENCE = 60.0
@@ -80,6 +82,14 @@ class JobRun:
             await self.services.cloud.log(f"/aws/sagemaker/Job/{self.job.category}", self._stream, [(now(), line)])
         except JobFailed as error:
             log.warning("job %s: its log cannot be written: %s", self.job.name, error)
+
+    async def track(self, config: JobConfig) -> Run:
+        """Begin with its run in MLflow, or go on with it. Raises Stopped."""
+        begin = self.services.tracker.begin(self.job, config, config.hyperparameters, self.say)
+        self.mlflow = run = await self._until_stopped(begin)
+        if run.details:
+            await self.update(MlflowDetails=dict(run.details))
+        return run
 
     def stop(self) -> None:
         """End soon."""
@@ -175,13 +185,13 @@ class JobRun:
             raise JobFailed(_none_succeeded(results))
         return sorted(results, key=lambda result: (result.row, result.member))
 
-    async def _until_stopped(self, work: Any) -> None:
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it, or break it off when the job is told to stop. Raises Stopped."""
         working, stopping = asyncio.ensure_future(work), asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
             self._check_stop()
-            await working
+            return await working
         finally:
             for task in (working, stopping):
                 task.cancel()

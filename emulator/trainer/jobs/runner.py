@@ -49,6 +49,7 @@ class Jobs:
         """Returns when all have been left off."""
         self.leave_off()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._services.tracker.aclose()
 
     def _begin(self, job: Job, *, resumed: bool) -> None:
         task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)

@@ -13,6 +13,9 @@ from emulator.trainer.agents import Agent
 from emulator.trainer.rollouts import RolloutResult, Row
 from emulator.trainer.runtime import LocalRuntime
 
+#: Writes a line into a job's log.
+Say = Callable[[str], Awaitable[None]]
+
 
 class JobFailed(Exception):
     """A job cannot go on; the message is its FailureReason."""
@@ -52,8 +55,11 @@ class Run(Protocol):
 class Tracker(Protocol):
     """MLflow, or nobody."""
 
-    async def begin(self, job: Job, config: JobConfig, parameters: Mapping[str, Any]) -> Run:
-        """Begin a run for a job, or go on with the one that its ServiceOutput names."""
+    async def begin(self, job: Job, config: JobConfig, parameters: Mapping[str, Any], say: Say) -> Run:
+        """Begin a run for a job, or go on with the one that its ServiceOutput names. Never raises, as `Run`."""
+
+    async def aclose(self) -> None:
+        """No run has more to tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,8 @@ async def train(run: JobRun, config: JobConfig) -> None:
     await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
     plan = await _plan(run, config)
     await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
-    run.mlflow = await run.services.tracker.begin(run.job, config, config.hyperparameters)
+    await run.track(config)
     done = run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0)
-    await run.update(**({"MlflowDetails": dict(run.mlflow.details)} if run.mlflow.details else {}))
     await run.update(ProgressInfo=_progress(plan, done))
     await run.say(NO_UPDATE)
     async with run.agent(config) as agent:

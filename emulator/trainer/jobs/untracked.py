@@ -7,7 +7,7 @@ from typing import Any
 
 from emulator.job import Job
 from emulator.job_config import JobConfig
-from emulator.trainer.jobs.services import Run
+from emulator.trainer.jobs.services import Run, Say
 from emulator.trainer.rollouts import RolloutResult
 
 
@@ -29,6 +29,9 @@ class UntrackedRun:
 class Untracked:
     """A `Tracker` without an MLflow."""
 
-    async def begin(self, job: Job, config: JobConfig, parameters: Mapping[str, Any]) -> Run:  # noqa: ARG002
+    async def begin(self, job: Job, config: JobConfig, parameters: Mapping[str, Any], say: Say) -> Run:  # noqa: ARG002
         """As the protocol has it."""
         return UntrackedRun()
+
+    async def aclose(self) -> None:
+        """As the protocol has it."""

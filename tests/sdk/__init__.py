@@ -1,0 +1,1 @@
+"""The unmodified SageMaker SDK trains and evaluates with the emulator: what scripts do, and what they leave."""
