@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import httpx2
@@ -18,11 +20,13 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from emulator.job_config import read_config
+from emulator.job import Job
+from emulator.job_config import JobConfig, read_config
 from emulator.settings import Settings
 from emulator.store import Store
 from emulator.store.jobs import find_job
 from emulator.testing import running_server
+from emulator.trainer.jobs.services import Run, Say
 from emulator.trainer.mlflow.server import GivenMlflow
 from emulator.trainer.mlflow.tracker import MlflowTracker
 from tests.clients.environments import client_variables, program
@@ -181,47 +185,91 @@ def test_a_server_goes_on_with_the_run_of_the_one_before(gateway: str, tmp_path:
     run = rest(gateway, "runs/get", run_id=details["RunId"])["run"]
     assert run["info"]["status"] == "FINISHED"
     for metric, steps in {"val/reward/mean": [0, 2], "rollout/reward/mean": [1, 2]}.items():
-        history = rest(gateway, "metrics/get-history", run_id=details["RunId"], metric_key=metric)["metrics"]
-        assert [each.get("step", 0) for each in history] == steps
+        told = rest(gateway, "metrics/get-history", run_id=details["RunId"], metric_key=metric)["metrics"]
+        assert [each.get("step", 0) for each in told] == steps
     rewards = [each["rewards"][0] for each in found if each["eligible"] and each["trajectory_id"].startswith("train-2")]
-    assert history[1]["value"] == fmean(rewards)
+    assert told[1]["value"] == fmean(rewards)
 
 
-def test_what_mlflow_missed_while_it_was_away_it_is_told_when_it_is_back(gateway: str) -> None:
-    away = Settings(port=0, durability="memory", mlflow=f"{gateway}{PATH}")
+def tracked(gateway: str, tell: Callable[[Telling], Awaitable[None]]) -> list[str]:
+    """What a job's log says of MLflow when `tell` has told of a job that is there."""
     with aws_with("good", mlflow="off") as aws:
         aws.prepare()
-        arn = aws.create(named(training(max_steps=1), "away"))
+        arn = aws.create(named(training(max_steps=1), uuid4().hex))
         assert aws.ended()["JobStatus"] == "Completed"
+        said: list[str] = []
 
-        async def tell() -> tuple[str, list[str]]:
-            said: list[str] = []
+        async def say(line: str) -> None:
+            said.append(line)
 
-            async def say(line: str) -> None:
-                said.append(line)
-
+        async def work() -> None:
             store: Store = aws.server.app.store
             job = await store.read(find_job, arn)
             assert job is not None
             config = read_config(job.category, job.schema_version, job.document, strict=False)
-            with ExitStack() as stack:
-                server = stack.enter_context(running_server(away))
-                port = int(server.url.rpartition(":")[2])
-                tracker = MlflowTracker(GivenMlflow(f"{server.url}{PATH}"), store, "")
-                run = await tracker.begin(job, config, {}, say)
-                await run.log_metrics({"a": 1.0}, 1)
-            await run.log_metrics({"a": 2.0}, 2)
-            await run.log_metrics({"a": 3.0}, 3)
-            with running_server(Settings(port=port, durability="memory", mlflow=f"{gateway}{PATH}")):
-                await run.end("FINISHED")
-            await tracker.aclose()
-            return run.details["RunId"], said
+            telling = Telling(store, job, config, say)
+            await tell(telling)
+            for tracker in telling.trackers:
+                await tracker.aclose()
 
-        run_id, said = asyncio.run(tell())
+        asyncio.run(work())
+    return said
+
+
+@dataclass
+class Telling:
+    """A job, and what it is told with."""
+
+    store: Store
+    job: Job
+    config: JobConfig
+    say: Say
+    trackers: list[MlflowTracker] = field(default_factory=list)
+
+    async def begin(self, url: str, output: Mapping[str, Any] | None = None) -> Run:
+        """Its run in the MLflow at a URL."""
+        tracker = MlflowTracker(GivenMlflow(url), self.store, "")
+        self.trackers.append(tracker)
+        return await tracker.begin(replace(self.job, output=output or {}), self.config, {}, self.say)
+
+
+def history(gateway: str, run: Run) -> list[tuple[int, float]]:
+    """What a run has of the metric `a`."""
+    found = rest(gateway, "metrics/get-history", run_id=run.details["RunId"], metric_key="a")["metrics"]
+    return [(each["step"], each["value"]) for each in found]
+
+
+def test_what_mlflow_missed_while_it_was_away_it_is_told_when_it_is_back(gateway: str) -> None:
+    async def tell(telling: Telling) -> None:
+        with running_server(Settings(port=0, durability="memory", mlflow=f"{gateway}{PATH}")) as server:
+            port = int(server.url.rpartition(":")[2])
+            run = await telling.begin(f"{server.url}{PATH}")
+            await run.log_metrics({"a": 1.0}, 1)
+        await run.log_metrics({"a": 2.0}, 2)
+        await run.log_metrics({"a": 3.0}, 3)
+        with running_server(Settings(port=port, durability="memory", mlflow=f"{gateway}{PATH}")):
+            await run.end("FINISHED")
+        assert history(gateway, run) == [(1, 1), (2, 2), (3, 3)]
+        assert rest(gateway, "runs/get", run_id=run.details["RunId"])["run"]["info"]["status"] == "FINISHED"
+
+    said = tracked(gateway, tell)
     assert [line.partition(";")[0] for line in said] == ["MLflow is away", "MLflow is back"]
-    history = rest(gateway, "metrics/get-history", run_id=run_id, metric_key="a")["metrics"]
-    assert [(each["step"], each["value"]) for each in history] == [(1, 1), (2, 2), (3, 3)]
-    assert rest(gateway, "runs/get", run_id=run_id)["run"]["info"]["status"] == "FINISHED"
+
+
+def test_a_step_that_another_server_does_again_is_told_once(gateway: str) -> None:
+    async def tell(telling: Telling) -> None:
+        first = await telling.begin(f"{gateway}{PATH}")
+        await first.log_metrics({"a": 1.0, "seconds": 5.0}, 1)
+        # That one was killed before it had noted what the run is; the next one, before it had noted the step.
+        second = await telling.begin(f"{gateway}{PATH}")
+        assert second.details == first.details
+        await second.log_metrics({"a": 1.0, "seconds": 6.0}, 1)
+        third = await telling.begin(f"{gateway}{PATH}", {"MlflowDetails": dict(first.details)})
+        await third.log_metrics({"a": 1.0, "seconds": 7.0}, 1)
+        await third.log_metrics({"a": 2.0, "seconds": 8.0}, 2)
+        assert history(gateway, first) == [(1, 1), (2, 2)]
+
+    assert tracked(gateway, tell) == []
 
 
 @pytest.mark.parametrize(
