@@ -40,7 +40,7 @@ class Progress:
         if self._live is not None:
             self._live.update(_table(job), refresh=True)
             return
-        line = f"{job['JobStatus']}  {job['SecondaryStatus']}  {'  '.join(_figures(_output(job)).values())}".rstrip()
+        line = f"{job['JobStatus']}  {job['SecondaryStatus']}  {_in_a_line(_figures(_output(job)))}".rstrip()
         if line != self._line:
             self._line = line
             print(visible(line), file=sys.stderr, flush=True)
@@ -69,9 +69,8 @@ def _rows(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _figures(output).items()
     if job.get("FailureReason"):
         yield "failure", job["FailureReason"]
-    for name, key in (("model package", "OutputModelPackageArn"),):
-        if key in output:
-            yield name, output[key]
+    if package := output.get("OutputModelPackageArn"):
+        yield "model package", package
     if details := output.get("MlflowDetails"):
         yield "mlflow", f"{details.get('ExperimentName')} / {details.get('RunName')}"
     for each in job.get("SecondaryStatusTransitions", []):
@@ -89,10 +88,14 @@ def _figures(output: Mapping[str, Any]) -> dict[str, str]:
     """Step, rollouts and tokens, as far as they are known."""
     figures = {}
     if progress := output.get("ProgressInfo"):
-        figures["progress"] = f"step {progress.get('CurrentStep', 0)}/{progress.get('MaxSteps', '?')}"
+        figures["step"] = f"{progress.get('CurrentStep', 0)}/{progress.get('MaxSteps', '?')}"
     if rollouts := output.get("RolloutInfo"):
-        figures["rollouts"] = f"{rollouts.get('Completed', 0)}/{rollouts.get('Total', '?')} rollouts"
+        figures["rollouts"] = f"{rollouts.get('Completed', 0)}/{rollouts.get('Total', '?')}"
     if tokens := output.get("BillableTokenUsage"):
         counts = (f"{name.removesuffix('TokenCount').lower()} {count:,}" for name, count in tokens.items())
-        figures["tokens"] = f"tokens: {', '.join(counts)}"
+        figures["tokens"] = ", ".join(counts)
     return figures
+
+
+def _in_a_line(figures: Mapping[str, str]) -> str:
+    return "  ".join(f"{name} {text}" for name, text in figures.items())

@@ -108,7 +108,7 @@ class _Run:
             return await self._run(command, place)
         finally:
             if self._thread is not None:
-                await asyncio.to_thread(self._thread.stop)
+                await asyncio.to_thread(self._end, self._thread)
 
     async def _start(self) -> Place:
         """Start an emulator in this process. Raises Refused."""
@@ -155,6 +155,17 @@ class _Run:
         variables |= client_variables(place, os.environ, configuration)
         variables |= enclosing_variables(proxy, bundle)
         return {name: value for name, value in variables.items() if value is not None}
+
+    def _end(self, thread: ServerThread) -> None:
+        """End the emulator of this process, and say what it leaves undone."""
+        from emulator.store.jobs import active_jobs
+
+        store = thread.server.app.store
+        for job in thread.call(lambda: store.write(("", ""), active_jobs)):
+            lost = self._settings.durability == "memory"
+            then = "lost, as nothing is on disk" if lost else "gone on with by the next emulator that has this database"
+            _say(f"job {job.name} is not over; it is {then}")
+        thread.stop()
 
     def _on_signal(self, number: signal.Signals) -> None:
         """There is no child, yet or any more: the server is starting, or stopping."""
