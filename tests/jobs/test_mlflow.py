@@ -176,6 +176,7 @@ def test_a_server_goes_on_with_the_run_of_the_one_before(gateway: str, tmp_path:
         before = aws.until(lambda job: bool(job["Output"].get("MlflowDetails")) and bool(trajectories(aws, arn)))
     agents.GO.set()
     with aws_with("good", **settings) as aws:
+        aws.prepare()
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
         found = trajectories(aws, arn)
@@ -193,6 +194,7 @@ def test_a_server_goes_on_with_the_run_of_the_one_before(gateway: str, tmp_path:
 def tracked(gateway: str, tell: Callable[[Telling], Awaitable[None]]) -> list[str]:
     """What a job's log says of MLflow when `tell` has told of a job that is there."""
     with aws_with("good", mlflow="off") as aws:
+        aws.prepare()
         arn = aws.create(named(training(max_steps=1), uuid4().hex))
         assert aws.ended()["JobStatus"] == "Completed"
         said: list[str] = []
@@ -281,6 +283,7 @@ def test_a_step_that_another_server_does_again_is_told_once(gateway: str) -> Non
 )
 def test_a_job_does_not_fail_for_want_of_mlflow_and_its_log_says_so(settings: dict[str, str], said: str | None) -> None:
     with aws_with("good", **settings) as aws:
+        aws.prepare()
         aws.create(training(max_steps=1))
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
@@ -324,5 +327,6 @@ def test_a_job_that_names_no_mlflow_has_none(gateway: str) -> None:
     document = training(max_steps=1)
     del document["TrainingConfig"]["MlflowConfig"]
     with aws_with("good", mlflow=f"{gateway}{PATH}") as aws:
+        aws.prepare()
         aws.create(document)
         assert "MlflowDetails" not in aws.ended()["Output"]
