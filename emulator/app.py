@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
 from emulator.aws import OtherServices, service_of
+from emulator.aws.services import Verify
 from emulator.calls import MANAGEMENT, UNKNOWN, Calls
 from emulator.control import ControlPlane
 from emulator.faults import Fault, Faults
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 
 #: Below these, an OpenAI client is asking.
 _OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
+
+#: Services without a region: requests for them are signed for the one where they are at home.
+_GLOBAL = frozenset({"cloudfront", "iam", "route53", "sts"})
 
 #: Seconds in which requests that are broken off have to store their turns and say so.
 LAST_WORDS = 5.0
@@ -108,6 +113,15 @@ class App:
             refuse_strangers=partial(refuse_strangers, settings=settings),
             max_request_bytes=settings.max_request_bytes,
         )
+        self.other_services = OtherServices(
+            settings,
+            url,
+            calls=self._calls,
+            authenticate=authenticate,
+            authorize=authorize,
+            verify=_verification(settings),
+            mlflow_url=self._mlflow_pages.url,
+        )
         self._control = ControlPlane(
             settings,
             self.store,
@@ -116,8 +130,9 @@ class App:
             calls=self._calls,
             authenticate=authenticate,
             authorize=authorize,
+            created_function=self.other_services.created_function,
+            tags_of_others=self.other_services.tags_of_others,
         )
-        self._other_services = OtherServices()
         self.faults = Faults(_plan(settings), switch=self._switch_faults)
         self.faults.restore()
         self._starlette: Starlette | None = None  # who samples does not wait for its import
@@ -164,6 +179,7 @@ class App:
                 await self._mlflow.aclose()
             await self.model_server.aclose()
         finally:
+            await self.other_services.aclose()
             await self.store.aclose()
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
@@ -204,6 +220,7 @@ class App:
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         await self.store.reset()
+        await self.other_services.reset()
         self.model_server.reset()
         self.faults.restore()
         self.conduct.clear()
@@ -216,20 +233,28 @@ class App:
             if self.metrics.stopping:
                 exchange.keep_alive = False
             endpoint = self._endpoints.get(scope["path"])
-            await (endpoint or self._serve_other)(scope, receive, send)
+            # A bucket may be named `sample`.
+            if endpoint is None or scope["method"] != endpoint.method or scope["query_string"]:
+                await self._serve_other(endpoint, scope, receive, send)
+            else:
+                await endpoint(scope, receive, send)
         finally:
             self._open.discard(exchange)
             del scope["extensions"]  # a ring of references, in which bodies would wait for the garbage collector
             if self.metrics.stopping:
                 self._one_ended.set()
 
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path == "/" and (endpoint := self._control.endpoints.get(aws_json.target(scope["headers"]))) is not None:
+    async def _serve_other(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is none of the runtime's operations. `endpoint`: of the path, though it may not be meant."""
+        path, service = scope["path"], service_of(scope)
+        is_others = service not in (None, "sagemaker")
+        if path == "/" and not is_others and (target := aws_json.target(scope["headers"])):
+            endpoint = self._control.endpoints.get(target) or self.other_services.endpoints.get(target)
+        if endpoint is not None and not is_others:
             await endpoint(scope, receive, send)
             return
         is_mlflow = is_for_mlflow(scope)
-        is_page = path == "/metrics" or path.startswith("/_emulator") or is_mlflow
+        is_page = path.startswith("/_emulator") or (path == "/metrics" and not is_others) or is_mlflow
         call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
         try:
             if is_mlflow:
@@ -238,13 +263,12 @@ class App:
             if is_page:
                 starlette = self._starlette or await self._first_page()
                 await starlette(scope, receive, send)
-                return
-            if (service := service_of(scope)) is not None:
-                await self._other_services.serve(service, call, scope, receive, send)
-                return
-            error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
-            shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-            await respond(refuse(call, error, shape), call, scope)
+            elif service is not None:
+                await self.other_services.serve(service, call, scope, receive, send)
+            else:
+                error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
+                shape = openai_body if path.startswith(_OPENAI) else rest_json_body
+                await respond(refuse(call, error, shape), call, scope)
         finally:
             self._calls.end(call, scope)
 
@@ -264,7 +288,15 @@ class App:
             what = f"{request.method} {request.url.path}"
             return management.refuse(UnknownOperationException(f"{what} is not a page of the emulator"))
 
-        pages = management.routes(self.store, self.model_server, self.settings, self.metrics, self.faults, self.conduct)
+        pages = management.routes(
+            self.store,
+            self.model_server,
+            self.settings,
+            self.metrics,
+            self.faults,
+            self.conduct,
+            reset=self.other_services.reset,
+        )
         starlette = Starlette(routes=pages, exception_handlers={404: not_found, 405: not_found})
         starlette.router.redirect_slashes = False
         return starlette
@@ -283,8 +315,16 @@ def _plan(settings: Settings) -> tuple[Fault, ...]:
 
 
 def _authentication(settings: Settings) -> Authenticate:
-    if settings.auth == "lenient":
+    verify = _verification(settings)
+    if verify is None:
         return lambda _scope, _body: None
+    return lambda scope, body: verify(scope, "sagemaker", sha256(body).hexdigest().encode())
+
+
+def _verification(settings: Settings) -> Verify | None:
+    """Checks who sends a request for a service; None if nobody has to prove anything."""
+    if settings.auth == "lenient":
+        return None
     from emulator.protocol.auth import authenticate, parse_key_pair
 
     try:
@@ -293,19 +333,20 @@ def _authentication(settings: Settings) -> Authenticate:
         raise InvalidSetting(f"key_pairs: {error}") from None
     key_pairs = {pair.access_key_id: pair for pair in pairs}
 
-    def check(scope: Scope, body: bytes) -> None:
+    def verify(scope: Scope, service: str, payload_hash: bytes) -> None:
         authenticate(
             method=scope["method"],
             raw_path=scope["raw_path"],
             query_string=scope["query_string"],
             headers=scope["headers"],
-            body=body,
+            payload_hash=payload_hash,
             key_pairs=key_pairs,
-            region=settings.region,
+            region=None if service in _GLOBAL else settings.region,
             now=datetime.now(UTC),
+            service=service,
         )
 
-    return check
+    return verify
 
 
 def _authorization(settings: Settings) -> Authorize:

@@ -9,21 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.calls import Calls
 from emulator.conduct import Conduct
+from emulator.job import JobArn
 from emulator.operations import CONTROL_OPERATIONS, Control
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
 from emulator.protocol.endpoint import Authenticate, Authorize, Endpoint
-from emulator.protocol.errors import aws_json_body
-from emulator.settings import Settings
+from emulator.protocol.errors import ValidationException, aws_json_body
+from emulator.protocol.shapes import encode_shape
+from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 from emulator.store.jobs import active_jobs
+from emulator.store.pipelines import executions_under_way
 
 if TYPE_CHECKING:
     from emulator.job import Job
+    from emulator.pipeline import Execution
+    from emulator.pipeline_runs import PipelineRuns
     from emulator.trainer.agents import Agent
+    from emulator.trainer.jobs.aws import AWS
     from emulator.trainer.jobs.runner import Jobs
     from emulator.trainer.jobs.services import Services, Tracker
     from emulator.trainer.mlflow.server import MlflowServer
+
+#: The agent that a Lambda function is, if it was created here.
+CreatedFunction = Callable[[str], Awaitable["Agent | None"]]
+
+#: Answers AddTags, ListTags or DeleteTags, by name and members on the wire, for what is no job of ours.
+TagsOfOthers = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
+
+TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
+
+FindAgent = Callable[[str, str | None, float], Awaitable["Agent"]]
 
 #: The real trainer's rate of new rollouts, a second.
 AWS_RATE = 5.0
@@ -42,17 +58,28 @@ class ControlPlane:
         calls: Calls,
         authenticate: Authenticate,
         authorize: Authorize,
+        created_function: CreatedFunction,
+        tags_of_others: TagsOfOthers,
     ) -> None:
-        """`url`: where this server is reached; `mlflow`: who hears of jobs."""
+        """`url`: where this server is reached; `mlflow`: who hears of jobs.
+
+        Raises InvalidSetting for agents that are none.
+        """
         self._store = store
-        self._make_services = partial(_services, settings, store, calls.conduct, url, mlflow)
+        self._agents = _Agents(settings, url, created_function)
+        self._make_cloud = partial(_cloud, settings, url)
+        self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find, mlflow)
         self._jobs: Jobs | None = None
-        control = Control(store, self, settings.region, settings.own_account, settings.limits == "aws")
+        self._pipelines: PipelineRuns | None = None
+        control = Control(store, self, self, settings.region, settings.own_account, settings.limits == "aws")
+        self._control = control
         #: By what `X-Amz-Target` says.
         self.endpoints = {
             f"{aws_json.TARGET}{name}": Endpoint(
                 name,
-                partial(_answer, name, partial(function, control)),
+                partial(_answer_tags, name, partial(function, control), tags_of_others)
+                if name in TAG_OPERATIONS
+                else partial(_answer, name, partial(function, control)),
                 partial(aws_json.decode, name),
                 calls=calls,
                 error_body=aws_json_body,
@@ -69,6 +96,8 @@ class ControlPlane:
             return  # there are none: who would go on with them could not be said
         for job in await self._store.write(("", ""), active_jobs):
             self._runner().resume(job)
+        for execution in await self._store.write(("", ""), executions_under_way):
+            self.begin_execution(execution)
 
     def leave_off(self) -> None:
         """Begin to leave off where the jobs are: the server is stopping."""
@@ -76,7 +105,9 @@ class ControlPlane:
             self._jobs.leave_off()
 
     async def aclose(self) -> None:
-        """Returns when the jobs have been left off where they are."""
+        """Leave off where the pipelines and the jobs are."""
+        if self._pipelines is not None:
+            await self._pipelines.aclose()
         if self._jobs is not None:
             await self._jobs.aclose()
 
@@ -87,6 +118,30 @@ class ControlPlane:
     def stop(self, arn: str) -> None:
         """Have a job under way end soon."""
         self._runner().stop(arn)
+
+    async def find_pipeline(self, name: str) -> tuple[str, str] | None:
+        """A pipeline's ARN and definition. Raises ValidationException."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return await self._make_cloud().find_pipeline(name)
+        except (BotoCoreError, ClientError) as error:
+            raise ValidationException(f"Pipeline {name} cannot be asked for: {error}") from None
+
+    def begin_execution(self, execution: Execution) -> None:
+        """Start on a pipeline execution, or go on with it."""
+        self._pipeline_runner().begin(execution)
+
+    def stop_execution(self, arn: str) -> None:
+        """Have a pipeline execution end soon."""
+        self._pipeline_runner().stop(arn)
+
+    def _pipeline_runner(self) -> PipelineRuns:
+        if self._pipelines is None:
+            from emulator.pipeline_runs import PipelineRuns
+
+            self._pipelines = PipelineRuns(self._control, self._make_cloud())
+        return self._pipelines
 
     def _runner(self) -> Jobs:
         if self._jobs is None:
@@ -100,18 +155,39 @@ async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]
     return aws_json.answer(name, await function(**members))
 
 
-def _services(settings: Settings, store: Store, conduct: Conduct, url: str, mlflow: MlflowServer | None) -> Services:
+async def _answer_tags(
+    name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], others: TagsOfOthers, /, **members: Any
+) -> Answer:
+    if JobArn.is_one(members["resource_arn"]):
+        return await _answer(name, function, **members)
+    model = aws_json.load_control_model()
+    return await others(name, encode_shape(model.shapes, model.operations[name]["input"]["shape"], members))
+
+
+def _cloud(settings: Settings, url: str) -> AWS:
     from emulator.trainer.jobs.aws import AWS
+
+    key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
+    return AWS(url, settings.region, (key_id, secret))
+
+
+def _services(
+    settings: Settings,
+    store: Store,
+    conduct: Conduct,
+    url: str,
+    find_agent: FindAgent,
+    mlflow: MlflowServer | None,
+) -> Services:
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.runtime import LocalRuntime
 
-    key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
     return Services(
         store=store,
         runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
-        cloud=AWS(url, settings.region, (key_id, secret)),
+        cloud=_cloud(settings, url),
         tracker=_tracker(mlflow, store),
-        find_agent=partial(_find_agent, settings, url),
+        find_agent=find_agent,
         export=partial(_export, store),
         rate=AWS_RATE if settings.limits == "aws" else None,
     )
@@ -128,18 +204,42 @@ def _tracker(mlflow: MlflowServer | None, store: Store) -> Tracker:
     return MlflowTracker(mlflow, store, NO_UPDATE)
 
 
-def _find_agent(settings: Settings, url: str, arn: str, timeout: float) -> Agent:
-    """The local agent that stands for an ARN. Raises JobFailed."""
-    from emulator.trainer.agents import AgentContext, InvalidAgent, agent_environment, find_agent
-    from emulator.trainer.jobs.services import JobFailed
+class _Agents:
+    """The local agents that stand for ARNs."""
 
-    target = settings.agent_targets.get(arn) or settings.agent_targets.get("")
-    if target is None:
-        raise JobFailed(f"ClientError: no agent here stands for {arn}: start the server with --agent {arn}=TARGET")
-    try:
-        return find_agent(target, AgentContext(agent_environment(url, settings.region, os.environ), timeout))
-    except InvalidAgent as error:
-        raise JobFailed(f"ClientError: the agent of {arn}: {error}") from None
+    def __init__(self, settings: Settings, url: str, created_function: CreatedFunction) -> None:
+        """Raises InvalidSetting for a target that is none."""
+        self._map = settings.agent_map
+        self._environment = partial(_agent_environment, url, settings.region)
+        self._created_function = created_function
+        for target in (*self._map.targets.values(), *filter(None, [self._map.default])):
+            from emulator.trainer.agents import InvalidAgent, find_agent
+
+            try:
+                find_agent(target)
+            except InvalidAgent as error:
+                raise InvalidSetting(f"agents: {error}") from None
+
+    async def find(self, arn: str, qualifier: str | None, seconds: float) -> Agent:
+        """That of the map, a Lambda function that was created here, or the agent of all others. Raises JobFailed."""
+        from emulator.trainer.agents import AgentContext, find_agent
+        from emulator.trainer.jobs.services import JobFailed
+
+        target = self._map.find(arn, qualifier)
+        if target is None:
+            created = await self._created_function(arn) if ":lambda:" in arn else None
+            if created is not None:
+                return created
+            target = self._map.default
+        if target is None:
+            raise JobFailed(f"ClientError: no agent here stands for {arn}: start the server with --agent {arn}=TARGET")
+        return find_agent(target, AgentContext(self._environment(), seconds))
+
+
+def _agent_environment(url: str, region: str) -> Mapping[str, str]:
+    from emulator.trainer.agents import agent_environment
+
+    return agent_environment(url, region, os.environ)
 
 
 async def _export(store: Store, job_arn: str) -> bytes:

@@ -37,6 +37,15 @@ class JobArn:
             raise ValueError(f"not a job ARN: {text!r}")
         return cls(partition, region, account, category, name)
 
+    @classmethod
+    def is_one(cls, text: str) -> bool:
+        """Whether an ARN is a job's."""
+        try:
+            cls.parse(text)
+        except ValueError:
+            return False
+        return True
+
     def __str__(self) -> str:
         return f"arn:{self.partition}:sagemaker:{self.region}:{self.account}:job/{self.category}/{self.name}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from emulator.address import Address, DatabaseURL, parse_address
+from emulator.agent_map import DEFAULT, AgentMap
 
 ENVIRONMENT_PREFIX = "JOB_RUNTIME_LOCAL_"
 
@@ -126,8 +127,8 @@ class Settings:
     )
     agents: tuple[str, ...] = _setting(
         (),
-        "the local agent of jobs: ARN=AGENT for one ARN, AGENT alone for all others; see `job-runtime-local rollout "
-        "--help` for what an agent may be; may be given again",
+        "the local agent of jobs: ARN=AGENT for one ARN, with or without a qualifier, AGENT alone for all others; in "
+        "TOML a table too; see `job-runtime-local rollout --help` for what an agent may be; may be given again",
         "jobs",
         metavar="[ARN=]AGENT",
     )
@@ -179,9 +180,9 @@ class Settings:
     log_format: Literal["text", "json"] = _setting("text", "how log lines are written to standard error", "log")
 
     @property
-    def agent_targets(self) -> dict[str, str]:
-        """The agents by their ARNs; under the empty text the one of all others."""
-        return {arn: target for arn, _, target in map(_split_agent, self.agents)}
+    def agent_map(self) -> AgentMap:
+        """The agents by their ARNs."""
+        return AgentMap.parse(self.agents)
 
     @property
     def own_account(self) -> str:
@@ -227,18 +228,14 @@ class Settings:
             raise InvalidSetting("record: needs --model cassette:FILE, which says where to")
         if self.mlflow not in {"serve", "off"} and not self.mlflow.startswith(("http://", "https://")):
             raise InvalidSetting(f"mlflow: {self.mlflow!r} is neither serve nor off, nor a URL")
-        for text in self.agents:
-            if not _split_agent(text)[2]:
-                raise InvalidSetting(f"agents: {text!r} names no agent: ARN=AGENT")
+        try:
+            AgentMap.parse(self.agents)
+        except ValueError as error:
+            raise InvalidSetting(f"agents: {error}") from None
 
 
 def _shown_model(model: str) -> str:
     return model.partition(" ")[0] + " …" if model.startswith("vllm:") else model
-
-
-def _split_agent(text: str) -> tuple[str, str, str]:
-    """`ARN=AGENT`, or AGENT alone: what it stands for, and the agent."""
-    return text.partition("=") if text.startswith("arn:") else ("", "=", text)
 
 
 def _check_database(settings: Settings) -> None:
@@ -364,6 +361,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _convert(each: SettingField, value: Any, source: str) -> Any:
+    if each.name == "agents" and isinstance(value, dict):
+        if not all(isinstance(agent, str) for agent in value.values()):
+            raise InvalidSetting(f"{source}: must be a table of texts")
+        value = [agent if arn == DEFAULT else f"{arn}={agent}" for arn, agent in value.items()]
     if each.is_list:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):

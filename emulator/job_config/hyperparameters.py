@@ -134,7 +134,11 @@ EVALUATION: dict[str, HyperParameter] = {
 }
 
 #: What the SDK's evaluator calls three of them.
-_ALIASES = {"sampling_temperature": "temperature", "top_p": "sampling_top_p", "max_tokens": "sampling_max_tokens"}
+EVALUATION_ALIASES = {
+    "sampling_temperature": "temperature",
+    "top_p": "sampling_top_p",
+    "max_tokens": "sampling_max_tokens",
+}
 
 
 def read_hyperparameters(category: Category, given: Mapping[str, str], *, strict: bool) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def read_hyperparameters(category: Category, given: Mapping[str, str], *, strict
     values: dict[str, Any] = {name: each.default for name, each in table.items()}
     wrong = []
     for name, text in given.items():
-        known = _ALIASES.get(name, name) if category is Category.EVALUATION else name
+        known = EVALUATION_ALIASES.get(name, name) if category is Category.EVALUATION else name
         try:
             values[known] = table[known].read(text, strict=strict)
         except KeyError:

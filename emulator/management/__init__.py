@@ -37,10 +37,18 @@ log = logging.getLogger(__name__)
 
 
 def routes(
-    store: Store, model_server: ModelServer, settings: Settings, metrics: Metrics, faults: Faults, conduct: Conduct
+    store: Store,
+    model_server: ModelServer,
+    settings: Settings,
+    metrics: Metrics,
+    faults: Faults,
+    conduct: Conduct,
+    *,
+    reset: Callable[[], Awaitable[None]],
 ) -> list[BaseRoute]:
-    """`/metrics`, and the routes below `/_emulator`."""
-    emulator = Emulator(store, model_server, settings, metrics, Scrape(store, settings, metrics), faults, conduct)
+    """`/metrics`, and the routes below `/_emulator`. `reset`: forgets what is not in the store."""
+    scrape = Scrape(store, settings, metrics)
+    emulator = Emulator(store, model_server, settings, metrics, scrape, faults, conduct, reset)
     table = (
         ("GET", "/health", _health),
         ("GET", "/info", _info),
@@ -152,6 +160,7 @@ async def _export(emulator: Emulator, request: Request) -> Answer | StreamAnswer
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
     await emulator.store.reset()
+    await emulator.reset_others()
     emulator.model_server.reset()
     emulator.faults.restore()
     emulator.conduct.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from emulator.conduct import Conduct
@@ -26,6 +27,7 @@ class Emulator:
     scrape: Scrape
     faults: Faults
     conduct: Conduct
+    reset_others: Callable[[], Awaitable[None]]  #: forgets what is not in the store
 
 
 def json_answer(document: object, status: int = 200) -> Answer:

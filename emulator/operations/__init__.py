@@ -14,10 +14,19 @@ from emulator.operations.describe_job import describe_job
 from emulator.operations.job_schemas import describe_job_schema_version, list_job_schema_versions
 from emulator.operations.list_jobs import list_jobs
 from emulator.operations.openai import list_models, openai_chat_completion, openai_completion
+from emulator.operations.pipeline_executions import (
+    describe_pipeline_definition_for_execution,
+    describe_pipeline_execution,
+    list_pipeline_execution_steps,
+    list_pipeline_executions,
+    list_pipeline_parameters_for_execution,
+)
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import sample
 from emulator.operations.sample_with_response_stream import sample_with_response_stream
+from emulator.operations.start_pipeline_execution import start_pipeline_execution
 from emulator.operations.stop_job import stop_job
+from emulator.operations.stop_pipeline_execution import stop_pipeline_execution
 from emulator.operations.tags import add_tags, delete_tags, list_tags
 from emulator.operations.update_reward import update_reward
 from emulator.protocol.answer import Answer, StreamAnswer
@@ -75,4 +84,12 @@ CONTROL_OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "AddTags": add_tags,
     "ListTags": list_tags,
     "DeleteTags": delete_tags,
+    # Of pipelines, which are moto's, the executions.
+    "StartPipelineExecution": start_pipeline_execution,
+    "StopPipelineExecution": stop_pipeline_execution,
+    "DescribePipelineExecution": describe_pipeline_execution,
+    "ListPipelineExecutions": list_pipeline_executions,
+    "ListPipelineExecutionSteps": list_pipeline_execution_steps,
+    "DescribePipelineDefinitionForExecution": describe_pipeline_definition_for_execution,
+    "ListPipelineParametersForExecution": list_pipeline_parameters_for_execution,
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from emulator.job import Category, Job, JobArn, JobBusy, JobError
+from emulator.pipeline import Execution
 from emulator.protocol.errors import (
     AWSError,
     InternalServiceError,
@@ -20,6 +21,7 @@ from emulator.protocol.errors import (
 )
 from emulator.store import Store, StoreError
 from emulator.store.jobs import JobExists, JobNotFound, TooManyJobs, find_job
+from emulator.store.pipelines import ExecutionNotFound
 
 #: What a page holds when the request does not say.
 DEFAULT_PAGE = 10
@@ -35,12 +37,26 @@ class JobRunner(Protocol):
         """Have a job under way end soon; its status says Stopping already."""
 
 
+class PipelineRunner(Protocol):
+    """Whoever does what pipelines are told to do."""
+
+    async def find_pipeline(self, name: str) -> tuple[str, str] | None:
+        """A pipeline's ARN and definition. Raises AWSError."""
+
+    def begin_execution(self, execution: Execution) -> None:
+        """Start on an execution that was just stored."""
+
+    def stop_execution(self, arn: str) -> None:
+        """Have an execution end soon; its status says Stopping already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The store, who runs jobs, and where this control plane is."""
+    """The store, who runs jobs and pipelines, and where this control plane is."""
 
     store: Store
     runner: JobRunner
+    pipelines: PipelineRunner
     region: str
     account: str
     aws_limits: bool  #: whether AWS's own quotas and ranges hold
@@ -71,6 +87,7 @@ _ERRORS: dict[type[Exception], type[AWSError]] = {
     JobExists: ResourceInUse,
     JobBusy: ResourceInUse,
     JobNotFound: ResourceNotFound,
+    ExecutionNotFound: ResourceNotFound,
     TooManyJobs: ResourceLimitExceeded,
     StoreError: InternalServiceError,
 }

@@ -46,7 +46,7 @@ class ControlModel:
                 continue
             shape = used[name] = self.shapes[name]
             waiting += [member["shape"] for member in shape.get("members", {}).values()]
-            waiting += [shape["member"]["shape"]] if "member" in shape else []
+            waiting += [shape[part]["shape"] for part in ("member", "key", "value") if part in shape]
         return digest({"operations": operations, "shapes": used})
 
 

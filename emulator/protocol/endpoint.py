@@ -99,7 +99,7 @@ class Endpoint:
         self._handler = handler
         self._calls = calls
         self._decode = decode
-        self._method = method
+        self.method = method
         self._error_body = error_body
         self._authenticate = authenticate
         self._authorize = authorize
@@ -135,8 +135,8 @@ class Endpoint:
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | StreamAnswer:
         # ASSUMED: unknown paths and wrong methods are answered as other AWS services do.
-        if scope["method"] != self._method:
-            raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self._method}")
+        if scope["method"] != self.method:
+            raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self.method}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refuse_other_sites(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)

@@ -27,6 +27,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "timestamp": (int, float),
     "list": (list,),
+    "map": (dict,),
     "structure": (dict,),
 }
 
@@ -37,6 +38,7 @@ _NOUNS = {
     "boolean": "true or false",
     "timestamp": "a time in seconds since 1970",
     "list": "a list",
+    "map": "a JSON object",
     "structure": "a JSON object",
 }
 
@@ -61,6 +63,8 @@ def encode_shape(shapes: Shapes, name: str, value: Any) -> Any:
             return {member: encode_shape(shapes, of, given) for member, of, given in members if given is not None}
         case "list":
             return [encode_shape(shapes, shape["member"]["shape"], item) for item in value]
+        case "map":
+            return {key: encode_shape(shapes, shape["value"]["shape"], item) for key, item in value.items()}
         case "timestamp":
             return value / 1_000_000
     return value
@@ -94,6 +98,10 @@ class _Decoder:
             case "list":
                 member = shape["member"]["shape"]
                 return [self.decode(member, item, f"{place}.{at}.member") for at, item in enumerate(value, 1)]
+            case "map":
+                key_shape, value_shape = shape["key"]["shape"], shape["value"]["shape"]
+                keys = [self.decode(key_shape, key, f"{place}.key") for key in value]
+                return {key: self.decode(value_shape, value[key], f"{place}.{key}") for key in keys}
             case "timestamp":
                 return _microseconds(value, place)
         return value
@@ -109,7 +117,7 @@ class _Decoder:
 
 def _broken(shape: Mapping[str, Any], value: Any) -> list[str]:
     broken = []
-    measured, what = (len(value), "length") if isinstance(value, str | list) else (value, "value")
+    measured, what = (len(value), "length") if isinstance(value, str | list | dict) else (value, "value")
     minimum, maximum = shape.get("min"), shape.get("max")
     if minimum is not None and measured < minimum:
         broken.append(f"Member must have {what} greater than or equal to {minimum}")

@@ -1,6 +1,6 @@
 """The arithmetic of AWS Signature Version 4: canonical request, times, signature. `auth` decides.
 
-The rules are those of "AWS Signature Version 4 for API requests" (IAM user guide) for services other than S3.
+The rules are those of "AWS Signature Version 4 for API requests" (IAM user guide).
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ def canonical_request(
     query: Iterable[tuple[bytes, bytes]],
     signed_fields: Mapping[bytes, bytes],
     payload_hash: bytes,
+    *,
+    is_s3: bool = False,
 ) -> bytes:
     """The canonical request; `path` is as it was sent, `signed_fields` are canonical and sorted."""
+    # S3 takes the path as it was sent; for others it is put in order, and encoded once more.
+    canonical_path = path.decode("latin-1") if is_s3 else _canonical_path(path)
     return b"\n".join(
         [
             method.encode(),
-            _canonical_path(path).encode(),
+            canonical_path.encode("latin-1"),
             _canonical_query(query).encode(),
             *(name + b":" + value for name, value in signed_fields.items()),
             b"",
@@ -98,7 +102,6 @@ def _canonical_path(path: bytes) -> str:
         elif segment not in (b"", b"."):
             segments.append(segment)
     slash = b"/" if segments and path.endswith(b"/") else b""
-    # What was sent is encoded once more; only S3 does without.
     return quote_from_bytes(b"/" + b"/".join(segments) + slash)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0005"
+REVISION = "0006"
 
 metadata = MetaData()
 
@@ -105,6 +105,28 @@ job_rollouts = Table(
     Column("member", Integer, primary_key=True),  # of the row's group
     Column("trajectory_id", Text, nullable=False),  # of the last attempt
     Column("result", Text),  # JSON, when it is over
+)
+
+#: Executions of pipelines; the pipelines themselves are moto's.
+pipeline_executions = Table(
+    "pipeline_executions",
+    metadata,
+    Column("id", _ROW, primary_key=True),
+    Column("arn", Text, nullable=False, unique=True),
+    Column("pipeline", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("display_name", Text),
+    Column("description", Text),
+    Column("failure_reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("parameters", Text, nullable=False),  # JSON, as are those that follow it
+    Column("steps", Text, nullable=False),
+    Column("definition", Text, nullable=False),
+    UniqueConstraint("pipeline", "token", name="one_execution_a_token"),
+    Index("pipeline_executions_by_time", "pipeline", "created_at", "id"),
+    sqlite_autoincrement=True,
 )
 
 #: The small columns stand first: SQLite reads them without touching the pages that hold the bodies.

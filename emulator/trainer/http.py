@@ -28,6 +28,7 @@ class Reply:
 
     status: int
     body: bytes
+    content_type: str | None = None
 
 
 class Origin:
@@ -68,10 +69,9 @@ class Origin:
     async def send(
         self, method: str, target: str, document: object = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send a request, with a document or its JSON as the body, and read the whole answer. Raises HTTPError."""
+        """Send a request, with a document or JSON's bytes as its body, and read the whole answer. Raises HTTPError."""
         fields = {"accept": "application/json", "user-agent": f"job-runtime-local/{__version__}"}
-        document = b"" if document is None else document
-        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        body = document if isinstance(document, bytes) else b"" if document is None else json.dumps(document).encode()
         if body:
             fields["content-type"] = "application/json"
         try:
@@ -87,7 +87,7 @@ class Origin:
                 answer.close()
         except ModelServerError as error:
             raise HTTPError(str(error)) from None
-        return Reply(answer.status, b"".join(pieces))
+        return Reply(answer.status, b"".join(pieces), answer.headers.get("content-type"))
 
     async def aclose(self) -> None:
         """End all connections."""

@@ -95,9 +95,6 @@ def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
     settings = {"durability": "memory", "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
     with running_server(Settings(port=0, **settings)) as server:
-        from moto.moto_api._internal.models import moto_api_backend
-
-        moto_api_backend.reset()  # moto keeps what it has in its modules: it is the process's, not the server's
         yield AWS(server)
 
 

@@ -268,7 +268,7 @@ def test_every_operation_has_the_members_of_its_shape() -> None:
 
 
 #: Of the operations and their shapes, as this code was written against them; see tests/protocol/test_service_model.py.
-PINNED = "6c4715b0f260587fde2f1f1e89f3b217712b455f1941fa9899019eddf45eb29b"
+PINNED = "da2d7809e5f1ae12b48129623386faeb60455d93d654ba5a3d221c3404bae706"
 
 
 def test_the_control_plane_s_model_is_the_one_that_this_code_was_written_against() -> None:

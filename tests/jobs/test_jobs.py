@@ -222,7 +222,6 @@ def test_a_server_goes_on_with_the_job_of_the_one_before(database: Any) -> None:
     assert not agents.GO.is_set()
     agents.GO.set()
     with aws_with("good", **settings) as aws:
-        aws.prepare()
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
         assert "Restarting" in [each["Status"] for each in job["SecondaryStatusTransitions"]]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -134,7 +135,7 @@ def caller(request: Request, key_pairs: Mapping[str, KeyPair] = PERMANENT, **cha
         raw_path=request.path,
         query_string=request.query,
         headers=request.headers,
-        body=request.body,
+        payload_hash=sha256(request.body).hexdigest().encode(),
         key_pairs=key_pairs,
         **arguments,
     )

@@ -18,7 +18,7 @@ from emulator.store import DatabaseError, copy
 from emulator.store.copy import Copied, copy_database
 from emulator.store.database import check, open_database, reading
 from emulator.store.libpq import PATIENT, engine
-from emulator.store.schema import client_tokens, contents, known_jobs, trajectories, turns
+from emulator.store.schema import client_tokens, contents, known_jobs, pipeline_executions, trajectories, turns
 from emulator.store.sqlite import SQLite
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
@@ -82,6 +82,8 @@ def fill(path: Path) -> None:
         connection.execute(insert(known_jobs), [{"job_arn": f"{JOB_ARN}-{n}", "created_at": n} for n in range(5)])
         connection.execute(insert(trajectories), {"id": 7, "job_arn": JOB_ARN, "trajectory_id": "ä 🦊", **rewarded})
         connection.execute(insert(trajectories), {"id": 1 << 40, "job_arn": JOB_ARN, "trajectory_id": "s", **sealed})
+        execution = dict.fromkeys(("arn", "pipeline", "token", "status", "parameters", "steps", "definition"), "ä 🦊")
+        connection.execute(insert(pipeline_executions), {**execution, "created_at": 1, "modified_at": 1 << 50})
         for number in range(3):
             connection.execute(insert(turns), turn(number, error=None if number else "an error"))
         connection.execute(insert(turns), turn(0, 1 << 40, http_status=None, content_type=None, first_byte_at=None))
@@ -120,7 +122,10 @@ def test_everything_arrives_as_it_was(source: Path, new: NewDatabase, kind: str,
     between, target = new(kind), new(kind_of_target)
     copy_database(source, between, ignore)
     counts = copy_database(between, target, ignore)
-    assert counts == {"known_jobs": 5, "jobs": 0, "trajectories": 2, "turns": 4, "client_tokens": 6}
+    assert counts == {
+        "known_jobs": 5, "jobs": 0, "job_rollouts": 0, "pipeline_executions": 1,
+        "trajectories": 2, "turns": 4, "client_tokens": 6,
+    }  # fmt: skip
     assert content(target) == content(source)
     assert check(target) == []
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
-from emulator.trainer.agents.lambda_function import MAX_WORKERS
+from emulator.trainer.agents.lambda_workers import MAX_WORKERS
 from emulator.trainer.rollouts import FailureText
 from tests.trainer import agents
 from tests.trainer.playing import alone, played
@@ -47,8 +47,8 @@ def test_a_request_is_the_functions_own(tmp_path: Path, monkeypatch: pytest.Monk
         ("python:absent_module:run", "cannot be imported: ModuleNotFoundError: No module named 'absent_module'"),
         ("python:tests.trainer.agents:absent", "cannot be imported: AttributeError"),
         ("python:tests.trainer.agents:FOREVER", "is no function"),
-        ("lambda:absent_module:run", "the agent raised ModuleNotFoundError"),
-        (f"lambda:{FILE}:absent", "the agent raised AttributeError: .* has no function absent"),
+        ("lambda:absent_module:run", "the agent raised Runtime.ImportModuleError: .*No module named .absent_module"),
+        (f"lambda:{FILE}:absent", "the agent raised Runtime.HandlerNotFound: Handler .absent. missing"),
     ],
 )
 def test_a_function_that_is_not_there_is_known_before_the_first_rollout(target: str, problem: str) -> None:

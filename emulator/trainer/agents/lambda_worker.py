@@ -2,8 +2,8 @@
 
     python lambda_worker.py FILE-DESCRIPTOR FOLDER MODULE-OR-FILE HANDLER
 
-Over the socket come and go lines of JSON; what the handler prints goes its own way. Imports nothing of the
-emulator.
+Over the socket come and go lines of JSON; what the handler prints goes its own way, and after each invocation a line
+that says that this was all. Errors are told as Lambda's own runtime tells them. Imports nothing of the emulator.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 #: What a function is called where nothing says so.
@@ -26,19 +27,17 @@ HANDLERS = ("lambda_handler", "handler")
 class Context:
     """What a handler gets beside its event, as AWS documents it."""
 
-    function_version = "$LATEST"
-    memory_limit_in_mb = "512"
-    log_group_name = "/aws/lambda/local"
-    log_stream_name = "local"
     identity = None
     client_context = None
 
-    def __init__(self, request_id: str, seconds: float) -> None:
+    def __init__(self, request_id: str, seconds: float, arn: str) -> None:
         self.aws_request_id = request_id
         self.function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local")
-        self.invoked_function_arn = (
-            f"arn:aws:lambda:{os.environ.get('AWS_REGION', 'us-west-2')}:123456789012:function:{self.function_name}"
-        )
+        self.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        self.memory_limit_in_mb = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+        self.log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/local")
+        self.log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "local")
+        self.invoked_function_arn = arn
         self._deadline = time.monotonic() + seconds
 
     def get_remaining_time_in_millis(self) -> int:
@@ -46,57 +45,97 @@ class Context:
         return max(0, int((self._deadline - time.monotonic()) * 1000))
 
 
+class RuntimeFault(Exception):
+    """What Lambda's runtime finds wrong, not the function; `kind` is its name there."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def find_handler(folder: str, source: str, name: str) -> Callable[[Any, Context], Any]:
-    """Import the handler. Raises whatever its module raises, AttributeError, ImportError."""
+    """Import the handler. Raises RuntimeFault, and whatever else its module raises."""
     sys.path.insert(0, folder)
-    if source.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(os.path.basename(source)[:-3], source)  # noqa: PTH119
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{source} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module.__name__] = module
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(source)
+    module = import_source(source)
     found = next((getattr(module, each) for each in ([name] if name else HANDLERS) if hasattr(module, each)), None)
     if not callable(found):
-        raise AttributeError(f"{source} has no function {name or ' or '.join(HANDLERS)}")
+        missing = name or " or ".join(HANDLERS)
+        raise RuntimeFault("Runtime.HandlerNotFound", f"Handler '{missing}' missing on module '{module.__name__}'")
     return found  # type: ignore[no-any-return]
 
 
-def invoke(handler: Callable[[Any, Context], Any], line: str) -> dict[str, Any]:
-    """Call the handler; its answer, or its error as Lambda puts it."""
-    asked = json.loads(line)
+def import_source(source: str) -> Any:
+    """Import a module, or a file by its path. Raises RuntimeFault, and whatever else it raises."""
+    name = os.path.basename(source)[:-3] if source.endswith(".py") else source  # noqa: PTH119
     try:
-        return {"answer": json.loads(json.dumps(handler(asked["event"], Context(asked["id"], asked["seconds"]))))}
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        spec = importlib.util.spec_from_file_location(name, source)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{source} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise RuntimeFault("Runtime.ImportModuleError", f"Unable to import module '{name}': {error}") from error
+    except SyntaxError as error:
+        message = f"Syntax error in module '{name}': {error}"
+        raise RuntimeFault("Runtime.UserCodeSyntaxError", message) from error
+    else:
+        return module
+
+
+def invoke(handler: Callable[[Any, Context], Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Call the handler; its answer, or its error."""
+    try:
+        answer = handler(asked["event"], Context(asked["id"], asked["seconds"], asked["arn"]))
+        try:
+            return {"answer": json.loads(json.dumps(answer))}
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     except BaseException as error:
-        return {"error": said(error)}
+        return {"error": said(error, asked["id"])}
 
 
-def said(error: BaseException) -> dict[str, Any]:
-    """An error as a Lambda function answers with it."""
-    traceback.print_exc()
-    return {"errorType": type(error).__name__, "errorMessage": str(error)}
+def said(error: BaseException, request_id: str) -> dict[str, Any]:
+    """An error as a function answers with it; it is written into the log too."""
+    kind = error.kind if isinstance(error, RuntimeFault) else type(error).__name__
+    # What lies between this program and the function is nobody's concern.
+    own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename != __file__]
+    own = [each for each in own if not each.filename.startswith("<frozen importlib")]
+    stack = [] if isinstance(error, RuntimeFault) else traceback.format_list(own)
+    shown = [f"[ERROR] {kind}: {error}"] + (["Traceback (most recent call last):", "".join(stack)] if stack else [])
+    print("\n".join(shown).rstrip(), file=sys.stderr)
+    return {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": stack}
+
+
+def end_of_output(request_id: str) -> None:
+    """Write what ends an invocation's output; a function may have closed it."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with suppress(OSError):
+        os.write(1, f"\0{request_id}\n".encode())
 
 
 def main(descriptor: str, folder: str, source: str, name: str) -> None:
     """Say that the handler is there, or why not; then serve it until the socket is closed."""
     with socket.socket(fileno=int(descriptor)) as channel, channel.makefile("rw", encoding="utf-8") as lines:
 
-        def answer(document: dict[str, Any]) -> None:
-            sys.stdout.flush()
-            sys.stderr.flush()
+        def answer(document: dict[str, Any], request_id: str) -> None:
+            end_of_output(request_id)
             lines.write(json.dumps(document) + "\n")
             lines.flush()
 
         try:
             handler = find_handler(folder, source, name)
         except BaseException as error:
-            answer({"error": said(error)})
+            answer({"error": said(error, "")}, "init")
             return
-        answer({"ready": True})
+        answer({"ready": True}, "init")
         for line in lines:
-            answer(invoke(handler, line))
+            asked = json.loads(line)
+            answer(invoke(handler, asked), asked["id"])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from emulator.trainer.agents import AgentFailed
 from emulator.trainer.agents.answers import check_reply
-from emulator.trainer.http import HTTPError, Origin
+from emulator.trainer.http import HTTPError, Origin, Reply
 
 #: Seconds between two looks whether a server is there.
 LOOK = 0.2
@@ -20,7 +20,7 @@ SESSION_HEADER = "X-Amzn-Bedrock-AgentCore-Runtime-Session-Id"
 INVOKE = "/2015-03-31/functions/function/invocations"
 
 
-class _Server:
+class HTTPAgent:
     """A server that is asked for rollouts with POST, and with GET whether it is ready."""
 
     answers_when_done = False
@@ -59,6 +59,10 @@ class _Server:
             raise AgentFailed(f"the agent gave no answer: {error}") from None
         check_reply(reply.status, reply.body)
 
+    async def pass_on(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Post somebody else's request as it is. Raises HTTPError."""
+        return await self._origin.send("POST", self._ask, body, headers)
+
     def _headers(self, _trajectory_id: str) -> dict[str, str]:
         return {}
 
@@ -67,7 +71,7 @@ class _Server:
         await self._origin.aclose()
 
 
-class RolloutServer(_Server):
+class RolloutServer(HTTPAgent):
     """`POST /rollout`, or whatever path the URL has; `GET /health` beside it."""
 
     def __init__(self, url: str) -> None:
@@ -77,7 +81,7 @@ class RolloutServer(_Server):
         super().__init__(origin, path + origin.query, f"{path.rpartition('/')[0]}/health")
 
 
-class AgentCoreServer(_Server):
+class AgentCoreServer(HTTPAgent):
     """An AgentCore app: `POST /invocations`, a session for each rollout; `GET /ping`."""
 
     def __init__(self, url: str) -> None:
@@ -91,7 +95,7 @@ class AgentCoreServer(_Server):
         return {SESSION_HEADER: session_id(trajectory_id)}
 
 
-class LambdaServer(_Server):
+class LambdaServer(HTTPAgent):
     """A Lambda function in a container, behind the runtime-interface emulator."""
 
     def __init__(self, url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -93,6 +93,47 @@ class AWS:
             return arn
 
         return await self._call(group_arn, create)
+
+    async def find_pipeline(self, name: str) -> tuple[str, str] | None:
+        """A pipeline's ARN and definition; None if there is none. Raises botocore's errors."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = await asyncio.to_thread(lambda: self._client("sagemaker").describe_pipeline(PipelineName=name))
+        except ClientError as error:
+            # moto 5.2.5 says ValidationException, and AWS ResourceNotFound.
+            if error.response.get("Error", {}).get("Code") in {"ValidationException", "ResourceNotFound"}:
+                return None
+            raise
+        return found["PipelineArn"], found["PipelineDefinition"]
+
+    async def create_lineage(self, kind: str, members: Mapping[str, Any]) -> str:
+        """Create an action, an artifact or a context; its ARN. One that is there already is as good.
+
+        Raises JobFailed.
+        """
+        name = members[f"{kind}Name"]
+
+        def create() -> str:
+            client = self._client("sagemaker")
+            try:
+                arn: str = getattr(client, f"create_{kind.lower()}")(**members)[f"{kind}Arn"]
+            except client.exceptions.ClientError as error:
+                if kind == "Artifact" or error.response.get("Error", {}).get("Code") != "ValidationException":
+                    raise
+                arn = getattr(client, f"describe_{kind.lower()}")(**{f"{kind}Name": name})[f"{kind}Arn"]
+            return arn
+
+        return await self._call(f"{kind} {name}", create)
+
+    async def associate(self, source_arn: str, destination_arn: str, kind: str) -> None:
+        """Say that something came of something else. Raises JobFailed."""
+        await self._call(
+            f"{source_arn} {kind} {destination_arn}",
+            lambda: self._client("sagemaker").add_association(
+                SourceArn=source_arn, DestinationArn=destination_arn, AssociationType=kind
+            ),
+        )
 
     async def _call(self, what: str, call: Callable[[], T]) -> T:
         """Call botocore in a thread. Raises JobFailed."""

@@ -113,7 +113,8 @@ class JobRun:
     @asynccontextmanager
     async def agent(self, config: JobConfig) -> AsyncIterator[Agent]:
         """The job's agent, ready to be asked. Raises JobFailed."""
-        agent = self.services.find_agent(config.agent_arn, config.hyperparameters["rollout_timeout"])
+        timeout = config.hyperparameters["rollout_timeout"]
+        agent = await self.services.find_agent(config.agent_arn, config.agent_qualifier, timeout)
         try:
             await agent.start(AGENT_PATIENCE)
         except AgentFailed as error:

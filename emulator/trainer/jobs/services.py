@@ -70,6 +70,7 @@ class Services:
     runtime: LocalRuntime
     cloud: Cloud
     tracker: Tracker
-    find_agent: Callable[[str, float], Agent]  #: by its ARN and the time-out of a rollout in seconds; raises JobFailed
+    #: By its ARN, its qualifier and the time-out of a rollout in seconds; raises JobFailed.
+    find_agent: Callable[[str, str | None, float], Awaitable[Agent]]
     export: Callable[[str], Awaitable[bytes]]  #: the trajectories of a job, in the project's own format
     rate: float | None  #: of new rollouts, a second; None: as many as there can be

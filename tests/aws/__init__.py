@@ -1,0 +1,1 @@
+"""The rest of AWS, as boto3 sees it."""
