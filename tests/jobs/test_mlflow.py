@@ -177,7 +177,6 @@ def test_a_server_goes_on_with_the_run_of_the_one_before(gateway: str, tmp_path:
         before = aws.until(lambda job: bool(job["Output"].get("MlflowDetails")) and bool(trajectories(aws, arn)))
     agents.GO.set()
     with aws_with("good", **settings) as aws:
-        aws.prepare()
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
         found = trajectories(aws, arn)
