@@ -111,6 +111,7 @@ def test_the_sdks_hard_coded_identity_is_answered(tmp_path: Path) -> None:
         print(session.account_id(), session.get_caller_identity_arn().split(":")[4], session.default_bucket())
         """,
         python=str(program("sagemaker", "python")),
+        patience=110,  # its imports alone take many seconds on a busy machine
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["123456789012", "123456789012", "sagemaker-us-west-2-123456789012"]
