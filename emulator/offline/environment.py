@@ -84,7 +84,7 @@ def client_variables(
         "AWS_DEFAULT_REGION": place.region,  # boto3's
         "AWS_EC2_METADATA_DISABLED": "true",
         "RFT_RUNTIME_ENDPOINT": place.url,
-        "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": place.url,
+        "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": f"{place.url}/_emulator/mlflow",
         "OPENAI_BASE_URL": f"{place.url}/v1",
         "OPENAI_API_KEY": "local",
         **no_proxy(environment),

@@ -48,8 +48,8 @@ def test_every_way_of_writing_says_the_same(tmp_path: Path) -> None:
 
 def test_it_leads_to_the_port_of_the_settings(tmp_path: Path) -> None:
     document = json.loads(env(tmp_path, "--format", "json", JOB_RUNTIME_LOCAL_PORT="1", JOB_RUNTIME_LOCAL_REGION="x"))
-    assert document["AWS_ENDPOINT_URL"] == document["SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT"] == "http://127.0.0.1:1"
-    assert document["RFT_RUNTIME_ENDPOINT"] == "http://127.0.0.1:1"
+    assert document["AWS_ENDPOINT_URL"] == document["RFT_RUNTIME_ENDPOINT"] == "http://127.0.0.1:1"
+    assert document["SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT"] == "http://127.0.0.1:1/_emulator/mlflow"
     assert document["AWS_REGION"] == document["AWS_DEFAULT_REGION"] == "x"
 
 

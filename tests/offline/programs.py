@@ -28,15 +28,16 @@ def run(
     python: str = sys.executable,
     before: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; `before`: what the command itself is run by."""
     options = options or ("--durability", "memory")
     return subprocess.run(
         running(*options, program=program, python=python, before=before),
         cwd=folder,
-        env=ENVIRONMENT | (environment or {}),
+        env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=patience,
     )
