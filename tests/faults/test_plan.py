@@ -62,6 +62,8 @@ def test_a_plan_may_be_empty(path: Path, text: str) -> None:
         ("faults:\n\t- kind: drop\n", 2, "not YAML: "),
         ("- kind: !!python/object/apply:os.getcwd []\n", 1, "not YAML: "),
         ("- &a {kind: drop}\n- *b\n", 2, "not YAML: "),
+        ("faults: [{kind: drop}]\nfaults: []\n", 2, "faults is given twice"),
+        ("- kind: drop\n  message: 2026-13-45\n", 2, "month must be in 1..12"),
     ],
 )
 def test_a_wrong_plan_is_refused_with_file_line_and_reason(path: Path, text: str, line: int, reason: str) -> None:
