@@ -141,7 +141,7 @@ class _Servers:
     def running(self, settings: Settings) -> JobRuntime:
         """The one with these settings, which is started if there is none. Fails the test if it cannot start."""
         found = self._running.get(settings)
-        if found is None:
+        if found is None or not found.is_running:  # a test may have stopped it
             found = self._start(settings)
             self._running[settings] = found
             self._exits.callback(found.stop)

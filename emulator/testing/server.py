@@ -14,6 +14,10 @@ from emulator.settings import Settings
 T = TypeVar("T")
 
 
+class NotRunning(RuntimeError):
+    """The emulator cannot do what it is asked: it does not run, or the question comes from its own thread."""
+
+
 def default_settings() -> Settings:
     """A free port, the scripted model, nothing on disk."""
     return Settings(port=0, durability="memory")
@@ -38,9 +42,20 @@ class ServerThread:
             self._thread.join()
             raise self._failure
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self._thread.is_alive()
+
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run something on the server's event loop, and wait for it. Raises what it raises."""
-        assert self._loop is not None, "`start` comes first"
+        """Run something on the server's event loop, and wait for it. Raises NotRunning, and what it raises."""
+        if self._loop is None or not self.is_running:
+            raise NotRunning("the emulator is not running: it is asked before its start, or after its end")
+        if threading.current_thread() is self._thread:
+            raise NotRunning(
+                "the emulator is asked by a function that it waits for itself, a reply's or a condition's say: "
+                "neither would ever go on"
+            )
         return asyncio.run_coroutine_threadsafe(function(), self._loop).result()
 
     def stop(self, *, at_once: bool = False) -> None:

@@ -150,6 +150,45 @@ def test_after():
     assert outcomes(pytester) == {"passed": 3}
 
 
+def test_what_a_test_does_to_boto3_s_default_session_goes_with_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+@pytest.mark.parametrize("number", range(2))
+def test_changes(job_runtime, monkeypatch, number):
+    assert boto3.client("sagemakerjobruntime").meta.region_name == "us-west-2"
+    boto3.setup_default_session(region_name="eu-west-1")
+    assert boto3.client("sagemakerjobruntime").meta.region_name == "eu-west-1"
+
+@pytest.mark.parametrize("number", range(2))
+def test_credentials(job_runtime, monkeypatch, number):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"of test {number}")
+    assert boto3.client("sagemakerjobruntime") is not None
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "local"
+"""
+    )
+    assert outcomes(pytester) == {"passed": 4}
+
+
+def test_a_test_may_stop_the_emulator_and_the_next_one_has_another(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+from emulator.testing import NotRunning
+
+@pytest.mark.parametrize("number", range(2))
+def test_agent(job_runtime, number):
+    agent(job_runtime.new_rollout().metadata)
+    job_runtime.stop()
+    with pytest.raises(NotRunning, match="not running"):
+        job_runtime.verdict()
+    with pytest.raises(Exception, match="Could not connect to the endpoint"):
+        agent({"jobArn": job_runtime.job_arn, "rolloutId": "t"})
+"""
+    )
+    assert outcomes(pytester) == {"passed": 2}
+
+
 def test_proxies_do_not_stand_between_an_agent_and_the_emulator(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
