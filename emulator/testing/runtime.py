@@ -252,7 +252,9 @@ class JobRuntime:
         return None
 
     def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query in the test's own thread, on a connection of its own."""
+        """Run a query in the test's own thread, on a connection of its own. Raises NotRunning."""
+        if self.settings.durability == "memory":  # else what was captured can be read afterwards, too
+            self._thread.check_running()
         with self._readers.connect() as connection:
             return query(connection, *args, **kwargs)
 

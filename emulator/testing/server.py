@@ -35,7 +35,9 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="job-runtime-local", daemon=True)
 
     def start(self) -> None:
-        """Return when requests can come. Raises DatabaseError, ModelServerError when it cannot start."""
+        """Return when requests can come. Raises DatabaseError, ModelServerError, NotRunning when it cannot start."""
+        if self._thread.ident is not None:
+            raise NotRunning("it serves once, and was started before: make another")
         self._thread.start()
         self._started.wait()
         if self._failure is not None:
@@ -47,10 +49,15 @@ class ServerThread:
         """Whether it was started, and has not ended."""
         return self._thread.is_alive()
 
-    def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run something on the server's event loop, and wait for it. Raises NotRunning, and what it raises."""
+    def check_running(self) -> None:
+        """Raises NotRunning."""
         if self._loop is None or not self.is_running:
             raise NotRunning("the emulator is not running: it is asked before its start, or after its end")
+
+    def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run something on the server's event loop, and wait for it. Raises NotRunning, and what it raises."""
+        self.check_running()
+        assert self._loop is not None
         if threading.current_thread() is self._thread:
             raise NotRunning(
                 "the emulator is asked by a function that it waits for itself, a reply's or a condition's say: "

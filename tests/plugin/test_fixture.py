@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.testing import JobRuntime, MissingPackage
+from emulator.testing import JobRuntime, MissingPackage, NotRunning
 
 pytest_plugins = ["pytester"]
 
@@ -187,6 +187,18 @@ def test_agent(job_runtime, number):
 """
     )
     assert outcomes(pytester) == {"passed": 2}
+
+
+def test_what_is_asked_of_an_emulator_that_does_not_run_is_refused_in_words() -> None:
+    with JobRuntime() as runtime:
+        runtime.new_rollout()
+        assert len(runtime.trajectories) == 1
+    for ask in (runtime.reset, runtime.trajectory, runtime.verdict, runtime.new_rollout):
+        with pytest.raises(NotRunning, match="before its start, or after its end"):
+            ask()
+    with pytest.raises(NotRunning, match="make another"):
+        runtime.start()
+    runtime.stop()
 
 
 def test_proxies_do_not_stand_between_an_agent_and_the_emulator(
