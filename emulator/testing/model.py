@@ -148,7 +148,7 @@ class Model:
         if failures := self._rules.failures:
             raise FailedReplies(f"a function that scripts the model failed:{_listed(failures)}")
         if self._otherwise is None and (unmatched := self._rules.unmatched):
-            asked = "\n".join(f"{each.request!r}{_listed(each.reasons)}" for each in unmatched)
+            asked = "\n".join(f"{each.asked}{_listed(each.reasons)}" for each in unmatched)
             raise UnexpectedRequests(f"the model was asked what no scripted reply was left for:\n{asked}")
         if strict and (unused := self.unused):
             named = _listed([f"{rule}: used {self.uses(rule)} of {rule.times or 1} times" for rule in unused])

@@ -152,7 +152,7 @@ def answered(answer: Reply | Answer, request: Request) -> Reply:
 class Unmatched:
     """A request that no rule answered, and why each did not."""
 
-    request: Request
+    asked: str  #: the request in a few words: whole ones may be large, and 100 of them are kept
     reasons: tuple[str, ...]  #: one a rule
 
 
@@ -292,7 +292,7 @@ class Rules:
             self._uses[rule] = self._uses.get(rule, 0) + 1
             request.count, request.by_rule = count, True
             return rule
-        self._unmatched.append(Unmatched(request, tuple(f"{r}: {why}" for r, why in self.explain(request))))
+        self._unmatched.append(Unmatched(repr(request), tuple(f"{r}: {why}" for r, why in self.explain(request))))
         return None
 
     def _is_spent(self, rule: Rule, count: int) -> bool:
