@@ -33,6 +33,8 @@ def read_plan(path: Path) -> tuple[Fault, ...]:
         where = error.problem_mark or error.context_mark
         line = "" if where is None else f":{where.line + 1}"
         raise InvalidPlan(f"{path}{line}: not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise InvalidPlan(f"{path}: not YAML: it is nested too deeply") from None
     except yaml.YAMLError as error:
         raise InvalidPlan(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 

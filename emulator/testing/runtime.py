@@ -78,7 +78,7 @@ class JobRuntime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Stop, and restore the environment. Raises UnexpectedRequests, if nothing else was raised."""
+        """Stop, and restore the environment. Raises FailedReplies, UnexpectedRequests, if nothing else was."""
         self._exits.close()
         self.stop()
         if error is None:

@@ -81,9 +81,10 @@ def test_a_file_that_is_none_or_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidPlan, match="no text in UTF-8"):
         read_plan(path)
-    path.write_bytes(b"kind: \x00")
-    with pytest.raises(InvalidPlan, match="not YAML"):
-        read_plan(path)
+    for content in (b"kind: \x00", b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(InvalidPlan, match="not YAML"):
+            read_plan(path)
 
 
 def test_a_server_with_a_wrong_plan_does_not_start(path: Path) -> None:
