@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -24,8 +25,11 @@ INIT_TIMEOUT = 60.0
 
 _WORKER = Path(__file__).with_name("lambda_worker.py")
 
-#: The longest line that comes from a worker: Lambda's answers have 6 MB at most.
-_LINE = 16 * 1024 * 1024
+#: The longest line that comes from a worker: Lambda's answers have 6 MB at most, and escapes make them longer.
+_LINE = 32 * 1024 * 1024
+
+#: Seconds in which what an ended worker has printed is shown.
+LAST_LINES = 2.0
 
 
 class _Worker:
@@ -64,12 +68,15 @@ class _Worker:
         return (await self.answer()).get("answer")
 
     async def end(self) -> None:
-        """Kill it, and all that it has printed is shown."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        """Kill it, with what it has started; all that it has printed is shown."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._writer.close()
-        await self.process.wait()
-        await self._showing
+        waiting = asyncio.ensure_future(self.process.wait()), self._showing
+        _, late = await asyncio.wait(waiting, timeout=LAST_LINES)
+        if late:  # somebody who has left its group holds its output open
+            self.process._transport.close()  # type: ignore[attr-defined]  # there is no public way to
+            await asyncio.wait(waiting)
 
 
 class LambdaFunction:

@@ -22,6 +22,12 @@ from typing import Any
 #: What a function is called where nothing says so.
 HANDLERS = ("lambda_handler", "handler")
 
+#: Bytes of the largest answer, as at Lambda.
+MAX_ANSWER = 6_291_556
+
+#: Characters of an error's message that are passed on.
+MAX_MESSAGE = 100_000
+
 
 class Context:
     """What a handler gets beside its event, as AWS documents it."""
@@ -68,7 +74,11 @@ def invoke(handler: Callable[[Any, Context], Any], line: str) -> dict[str, Any]:
     """Call the handler; its answer, or its error as Lambda puts it."""
     asked = json.loads(line)
     try:
-        return {"answer": json.loads(json.dumps(handler(asked["event"], Context(asked["id"], asked["seconds"]))))}
+        text = json.dumps(handler(asked["event"], Context(asked["id"], asked["seconds"])), ensure_ascii=False)
+        if len(text.encode(errors="surrogatepass")) > MAX_ANSWER:
+            problem = f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."
+            return {"error": {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": problem}}
+        return {"answer": json.loads(text)}
     except BaseException as error:
         return {"error": said(error)}
 
@@ -76,7 +86,7 @@ def invoke(handler: Callable[[Any, Context], Any], line: str) -> dict[str, Any]:
 def said(error: BaseException) -> dict[str, Any]:
     """An error as a Lambda function answers with it."""
     traceback.print_exc()
-    return {"errorType": type(error).__name__, "errorMessage": str(error)}
+    return {"errorType": type(error).__name__, "errorMessage": str(error)[:MAX_MESSAGE]}
 
 
 def main(descriptor: str, folder: str, source: str, name: str) -> None:

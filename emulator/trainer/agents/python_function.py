@@ -44,7 +44,7 @@ class PythonFunction:
             found: Any = importlib.import_module(self._module)
             for part in self._name.split("."):
                 found = getattr(found, part)
-        except Exception as error:  # whatever its module raises
+        except (Exception, SystemExit) as error:  # whatever its module raises
             raise AgentFailed(f"python:{self._target} cannot be imported: {_said(error)}") from error
         if not callable(found):
             raise AgentFailed(f"python:{self._target} is no function")
@@ -57,7 +57,7 @@ class PythonFunction:
         assert self._function is not None, "started"
         try:
             if self._loop is not None:
-                running = asyncio.run_coroutine_threadsafe(self._function(_own(request)), self._loop)
+                running = asyncio.run_coroutine_threadsafe(_finish(self._function(_own(request))), self._loop)
                 answer = await asyncio.wrap_future(running)
             else:
                 answer = await _in_thread(self._function, _own(request), trajectory_id)
@@ -109,6 +109,8 @@ async def _in_thread(function: Callable[[dict[str, Any]], Any], request: dict[st
             return
         if error is None:
             future.set_result(answer)
+        elif isinstance(error, AgentFailed):
+            future.set_exception(error)
         else:  # wrapped, as a future takes no StopIteration
             future.set_exception(AgentFailed(f"the agent raised {_said(error)}"))
 
@@ -130,7 +132,11 @@ async def _in_thread(function: Callable[[dict[str, Any]], Any], request: dict[st
 
 
 async def _finish(work: Awaitable[Any]) -> Any:
-    return await work
+    """Await an agent's work. Raises AgentFailed for what would end its event loop, and then ours."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise AgentFailed(f"the agent raised {_said(error)}") from error
 
 
 def _said(error: BaseException) -> str:
