@@ -118,10 +118,10 @@ def test_bytes_in_a_parquet_row_are_refused(tmp_path: Path) -> None:
     ("column", "problem"),
     [
         (pa.array([2**62], pa.timestamp("us")), "date value out of range"),
-        (pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]), "'utf-8' codec"),
+        (pa.StringArray.from_buffers(1, pa.py_buffer(bytes(4) + b"\1\0\0\0"), pa.py_buffer(b"\xff")), "'utf-8' codec"),
     ],
     ids=["a time after all times", "a text that is none"],
-)  # fmt: skip
+)
 def test_what_python_cannot_say_of_a_parquet_row_is_refused(column: pa.Array, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"prompt": ["p"], "odd": column}), path)
