@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,11 @@ def test_a_request_is_the_functions_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "path", sys.path[:])
     results = played("python:greedy:run", [{"rewards": [0.5]}], group_size=3)
     assert [result.reward for result, _ in results] == [0.5] * 3
+
+
+def test_a_row_may_be_nested_as_deeply_as_json_goes() -> None:
+    ((result, _),) = played("python:tests.trainer.agents:act", [{"deep": json.loads("[" * 600 + "]" * 600)}])
+    assert result.reward == 1.0
 
 
 @pytest.mark.parametrize(

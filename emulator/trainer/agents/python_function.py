@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,9 @@ class PythonFunction:
 
 
 def _own(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that the agent may change."""
-    return deepcopy(dict(request))
+    """A copy that the agent may change; by way of JSON, which goes as deep as a dataset can."""
+    copy: dict[str, Any] = json.loads(json.dumps(request))
+    return copy
 
 
 def _is_coroutine_function(function: Any) -> bool:
