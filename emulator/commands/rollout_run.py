@@ -68,7 +68,9 @@ class Run:
                 await self._roll_out(runtime, journal)
                 self._verdict = await runtime.verdict(journal.past.run["job_arn"])
             if not journal.is_empty:
-                is_over = self._report(journal, began_at)
+                document = self._report(journal, began_at)
+                is_over = not document["interrupted"]
+                print_table(document, given.report)
         except (AgentFailed, InvalidAgent, JournalError) as error:
             raise Refused(str(error)) from None
         except RuntimeGone as error:
@@ -163,8 +165,8 @@ class Run:
         finally:
             task.cancel()
 
-    def _report(self, journal: Journal, began_at: str) -> bool:
-        """Print the table and write the report; whether the run is over. Raises Refused."""
+    def _report(self, journal: Journal, began_at: str) -> dict[str, Any]:
+        """Write the report, and return it. Raises Refused."""
         from emulator.trainer.report import report_document, write_report
 
         given, past = self._given, journal.past
@@ -183,8 +185,7 @@ class Run:
             write_report(given.report, document)
         except OSError as error:
             raise Refused(f"{given.report}: {error.strerror}; --report names another file, --resume goes on") from None
-        print_table(document, given.report)
-        return len(past.results) == planned
+        return document
 
     def _runtime(self) -> AbstractAsyncContextManager[Runtime]:
         """The emulator: one that runs, or one in this process."""
