@@ -23,7 +23,7 @@ SETTINGS = (
     "database", "durability", "database_timeout",
     "model", "rewrite_model", "model_api_key", "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
     "vllm_python", "vllm_log", "record", "cassette_ignores", "cassette_pauses", "cassette_used_up",
-    "trajectories", "jobs", "region", "auth", "key_pairs", "account",
+    "trajectories", "jobs", "agents", "limits", "policy_update", "mlflow", "mlflow_python", "region", "auth", "key_pairs", "account",
     "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout", "faults",
 )  # fmt: skip
 
@@ -141,7 +141,7 @@ class _Servers:
     def running(self, settings: Settings) -> JobRuntime:
         """The one with these settings, which is started if there is none. Fails the test if it cannot start."""
         found = self._running.get(settings)
-        if found is None:
+        if found is None or not found.is_running:  # a test may have stopped it
             found = self._start(settings)
             self._running[settings] = found
             self._exits.callback(found.stop)
@@ -210,7 +210,7 @@ def _settings(
     from emulator.testing.runtime import settings_of
 
     config = request.config
-    of_ini = {name: value for name in SETTINGS if (value := config.getini(_PREFIX + name))}
+    of_ini = _of_ini(config)
     if isinstance(fixture, Settings):
         others = [*(f"the ini file ({_PREFIX}{name})" for name in of_ini), *(f"the marker ({name})" for name in marked)]
         if others:
@@ -227,6 +227,22 @@ def _settings(
     where = {"the ini file": of_ini, "job_runtime_settings": fixture, "@pytest.mark.job_runtime": marked}
     given = "; ".join(f"{name} ({', '.join(values)})" for name, values in where.items() if values)
     pytest.fail(f"job_runtime: {problem}; settings are from {given}", pytrace=False)
+
+
+def _of_ini(config: pytest.Config) -> dict[str, str]:
+    """What the ini file sets. Files that it names lie where it lies, wherever pytest was started."""
+    found: dict[str, str] = {name: value for name in SETTINGS if (value := config.getini(_PREFIX + name))}
+    if config.inipath is None:
+        return found
+    folder = config.inipath.parent
+    for name in found.keys() & {"faults", "vllm_log", "database"}:
+        if "://" not in found[name]:
+            found[name] = str(folder / found[name])
+    for name in found.keys() & {"model", "record"}:
+        kind, _, file = found[name].partition(":")
+        if kind in ("scripted", "cassette") and file:
+            found[name] = f"{kind}:{folder / file}"
+    return found
 
 
 def _conversations(runtime: JobRuntime) -> str:

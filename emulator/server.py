@@ -127,15 +127,15 @@ class Server:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    async def serve(self, started: Callable[[], None] = lambda: None) -> None:
+    async def serve(self, started: Callable[[], None] = lambda: None, *, until_signal: bool = True) -> None:
         """Serve until `stop`, SIGINT or SIGTERM; `started` is called when requests can come.
 
-        Raises DatabaseError, ModelServerError when it cannot start.
+        Not `until_signal`: they are somebody else's. Raises DatabaseError, ModelServerError when it cannot start.
         """
         self._loop = asyncio.get_running_loop()
         logging.getLogger("uvicorn.error").addFilter(_is_news)
         try:
-            if threading.current_thread() is threading.main_thread():
+            if until_signal and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, self._on_signal)
                 signal.signal(signal.SIGTERM, self._on_signal)
             await self.app.start()

@@ -103,16 +103,22 @@ def transition(trajectory_id: str, status: Status, event: Event) -> Status:
         raise InvalidTransition(trajectory_id, status, event) from None
 
 
+#: The largest reward, with either sign: means and deviations of any number of them can be had.
+MOST_REWARD = 1e100
+
+
 def check_rewards(rewards: Sequence[float], completed_turns: int) -> None:
-    """One reward for the whole trajectory, or one a completed turn, each a finite number.
+    """One reward for the whole trajectory, or one a completed turn, each a number that can be added and squared.
 
     Raises InvalidRewards.
     """
-    # ASSUMED: no rewards, and rewards that are no numbers, are refused.
+    # ASSUMED: no rewards, and rewards that are no numbers, are refused; so are those beyond 1e100.
     if not rewards:
         raise InvalidRewards("Rewards must hold at least one value")
     if not all(math.isfinite(reward) for reward in rewards):
         raise InvalidRewards("Rewards must be finite numbers, not NaN or Infinity")
+    if not all(abs(reward) <= MOST_REWARD for reward in rewards):
+        raise InvalidRewards(f"Rewards must be between {-MOST_REWARD:g} and {MOST_REWARD:g}")
     # ASSUMED: AWS documents one reward a turn, and the SDK sends one for all; any other number is refused.
     if len(rewards) not in (1, completed_turns):
         raise InvalidRewards(

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from emulator.address import Address, DatabaseURL
 from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.postgresql import PostgreSQL, postgresql_server
+
+# How long an example takes says nothing on a machine that is busy.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/arithmetic"
 

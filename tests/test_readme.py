@@ -116,7 +116,7 @@ def test_the_tree_in_the_architecture_is_the_tree() -> None:
     found = {path.name for path in package.iterdir() if not path.name.startswith(("_", "py.typed"))}
     assert found <= named, "ARCHITECTURE.md does not say what these are for"
     for name in named:
-        folders = (ROOT, *(package / folder for folder in ("", "operations", "store", "inference", "trainer")))
+        folders = (ROOT, *(package / folder for folder in ("", "operations", "store", "inference", "trainer", "aws")))
         assert any((folder / name).exists() for folder in folders), name
 
 

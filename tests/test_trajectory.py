@@ -103,7 +103,7 @@ def test_whatever_happens_a_trajectory_is_sealed_at_most_once_and_rewarded_at_mo
         assert all(index > seals[0] for index in rewards)
 
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(-1e100, 1e100)
 
 
 @given(FINITE, st.integers(0, 50))
@@ -134,6 +134,12 @@ def test_a_reward_that_is_no_finite_number_is_refused_wherever_it_stands(bad: fl
     rewards[place] = bad
     with pytest.raises(InvalidRewards, match="finite"):
         check_rewards(rewards, 3)
+
+
+@pytest.mark.parametrize("bad", [1.1e100, -1e308])
+def test_a_reward_that_no_mean_could_be_had_of_is_refused(bad: float) -> None:
+    with pytest.raises(InvalidRewards, match=r"Rewards must be between -1e\+100 and 1e\+100"):
+        check_rewards([0.5, bad], 2)
 
 
 @pytest.mark.parametrize(("completion", "status"), list(product([None, Status.READY, Status.FAILED], Status)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +100,7 @@ def _checked(given: argparse.Namespace) -> tuple[Limits, InferenceParameters, tu
     from emulator.trainer.dispatch import Limits
     from emulator.trainer.payloads import InferenceParameters
 
-    for name, least in (("group_size", 1), ("limit", 1), ("concurrency", 1), ("retries", 0), ("max_tokens", 1)):
-        value = getattr(given, name)
-        if value is not None and value < least:
-            raise Refused(f"--{name.replace('_', '-')}: {value} is less than {least}")
-    for name in ("timeout", "wait"):
-        if not 0 < getattr(given, name) < float("inf"):
-            raise Refused(f"--{name}: {getattr(given, name):g} is not a number of seconds")
+    _check_numbers(given)
     try:
         rate = None if given.rate == "none" else float(given.rate)
     except ValueError:
@@ -130,6 +125,20 @@ def _checked(given: argparse.Namespace) -> tuple[Limits, InferenceParameters, tu
 def serve_settings() -> list[SettingField]:
     """Those of `serve` that this command takes: it does not run jobs."""
     return [each for each in setting_fields() if each.group != "jobs"]
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    """Raises Refused."""
+    for name, least in (("group_size", 1), ("limit", 1), ("concurrency", 1), ("retries", 0), ("max_tokens", 1)):
+        value = getattr(given, name)
+        if value is not None and value < least:
+            raise Refused(f"--{name.replace('_', '-')}: {value} is less than {least}")
+    for name in ("timeout", "wait"):
+        if not 0 < getattr(given, name) < float("inf"):
+            raise Refused(f"--{name}: {getattr(given, name):g} is not a number of seconds")
+    for name in ("temperature", "top_p", "success_threshold"):
+        if not math.isfinite(getattr(given, name)):
+            raise Refused(f"--{name.replace('_', '-')}: {getattr(given, name):g} is no number")
 
 
 def _settings(given: argparse.Namespace) -> Settings:

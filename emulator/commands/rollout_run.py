@@ -18,6 +18,8 @@ from emulator.commands import Refused
 from emulator.commands.rollout import GRACE
 from emulator.commands.rollout_runtime import embedded_runtime, running_runtime
 from emulator.commands.rollout_view import View, print_table
+from emulator.commands.serve import OTHER_FILES, allow_open_files
+from emulator.logs import configure_logging
 from emulator.settings import Settings
 from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, agent_environment, find_agent
 from emulator.trainer.dispatch import Dispatcher, Limits, roll_out_all
@@ -46,6 +48,7 @@ class Run:
         self._inference = inference
         self._ks = ks
         self._interrupted = 0
+        self._is_waiting = True  # for the agent
         self._verdict: dict[str, Any] = {}
 
     async def run(self) -> int:
@@ -64,14 +67,17 @@ class Run:
             async with self._runtime() as runtime:
                 await self._roll_out(runtime, journal)
                 self._verdict = await runtime.verdict(journal.past.run["job_arn"])
-            is_over = self._report(journal, began_at)
+            if not journal.is_empty:
+                document = self._report(journal, began_at)
+                is_over = not document["interrupted"]
+                print_table(document, given.report)
         except (AgentFailed, InvalidAgent, JournalError) as error:
             raise Refused(str(error)) from None
         except RuntimeGone as error:
-            raise Refused(f"{error}; --resume goes on where this ended") from None
+            raise Refused(str(error) if journal.is_empty else f"{error}; --resume goes on where this ended") from None
         finally:
-            journal.close(remove=is_over or journal.is_empty)
-        if self._interrupted:
+            await journal.aclose(remove=is_over or journal.is_empty)
+        if self._interrupted and not is_over:
             return 130
         return 1 if any(result.failure for result in journal.past.results) else 0
 
@@ -121,12 +127,13 @@ class Run:
             )  # fmt: skip
 
             async def finished(result: RolloutResult) -> None:
+                past.results.append(result)  # first: who is interrupted while it is written shall report it
                 await journal.over(result)
-                past.results.append(result)
                 view.finished(result)
 
             async def all_of_it() -> None:
                 await agent.start(given.wait)
+                self._is_waiting = False
                 await runtime.register_job(dispatcher.job_arn)
                 left = [rollout for rollout in rollouts if rollout.key not in done]
                 await roll_out_all(dispatcher, left, finished, past.interrupted)
@@ -144,7 +151,7 @@ class Run:
         def interrupt() -> None:
             self._interrupted += 1
             dispatcher.end()
-            if self._interrupted == 1:
+            if self._interrupted == 1 and not self._is_waiting:
                 view.line(f"stopping: what is in flight has {GRACE:g} s; Ctrl-C again ends it at once")
                 loop.call_later(GRACE, task.cancel)
             else:
@@ -158,8 +165,8 @@ class Run:
         finally:
             task.cancel()
 
-    def _report(self, journal: Journal, began_at: str) -> bool:
-        """Print the table and write the report; whether the run is over. Raises Refused."""
+    def _report(self, journal: Journal, began_at: str) -> dict[str, Any]:
+        """Write the report, and return it. Raises Refused."""
         from emulator.trainer.report import report_document, write_report
 
         given, past = self._given, journal.past
@@ -178,13 +185,14 @@ class Run:
             write_report(given.report, document)
         except OSError as error:
             raise Refused(f"{given.report}: {error.strerror}; --report names another file, --resume goes on") from None
-        print_table(document, given.report)
-        return len(past.results) == planned
+        return document
 
     def _runtime(self) -> AbstractAsyncContextManager[Runtime]:
         """The emulator: one that runs, or one in this process."""
         if self._settings is None:
             return running_runtime(self._given.endpoint, self._given.wait)
+        configure_logging(self._settings)
+        allow_open_files(2 * self._settings.max_in_flight + OTHER_FILES)
         return embedded_runtime(self._settings, self._given.wait)
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from emulator.commands import Refused
 from emulator.inference.model_server import ModelServerError
-from emulator.logs import configure_logging
 from emulator.server import CannotListen, Server
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import DatabaseError
@@ -37,29 +36,30 @@ async def running_runtime(endpoint: str, patience: float) -> AsyncIterator[Runti
 @asynccontextmanager
 async def embedded_runtime(settings: Settings, patience: float) -> AsyncIterator[Runtime]:
     """That of an emulator that runs in this process while the block does. Raises Refused."""
-    configure_logging(settings)
     try:
         server = Server(settings)
-        started = asyncio.Event()
-        serving = asyncio.create_task(server.serve(started.set))
-        starting = asyncio.create_task(started.wait())
-        await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
-        starting.cancel()
-        if serving.done():
-            await serving
-    except (CannotListen, DatabaseError, InvalidSetting, ModelServerError) as error:
+    except (CannotListen, InvalidSetting) as error:
         raise Refused(str(error)) from None
 
     async def problem() -> str | None:
         health = await server.app.model_server.health()
         return None if health.ready else health.detail
 
+    started = asyncio.Event()
+    serving = asyncio.create_task(server.serve(started.set, until_signal=False))
+    starting = asyncio.create_task(started.wait())
     try:
+        await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving
         await _until_ready(problem, patience)
         yield LocalRuntime(server.app.store, server.app.conduct, endpoint=server.url, region=settings.region)
+    except (DatabaseError, ModelServerError) as error:
+        raise Refused(str(error)) from None
     finally:
+        starting.cancel()
         server.stop()
-        await serving
+        await asyncio.wait((serving,))
 
 
 async def _until_ready(problem: Callable[[], Awaitable[str | None]], patience: float) -> None:

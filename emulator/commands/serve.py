@@ -87,7 +87,7 @@ def _serve(settings: Settings) -> int:
     from emulator.store import DatabaseError
 
     configure_logging(settings)
-    _allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
+    allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
     try:
         server = Server(settings)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
@@ -102,7 +102,7 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
-def _allow_open_files(wanted: int) -> None:
+def allow_open_files(wanted: int) -> None:
     """Let this process have the connections that it may need, two a sample; most shells stop it at 1,024 files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or wanted <= soft:

@@ -186,9 +186,11 @@ class _Answer:
     def token_ids(self, holder: dict[str, Any], key: str) -> list[int] | None:
         """The token ids under a key; noted if they are there and cannot be: half of them must not pass for all."""
         ids = holder.get(key)
-        if ids is None or (isinstance(ids, list) and all(type(token) is int for token in ids)):
-            return ids
-        self.note(f"{key} are no list of integers")
+        if ids is None:
+            return None
+        if is_token_ids(ids):
+            return list(ids)
+        self.note(f"{key} are no list of token ids")
         return None
 
 
@@ -271,6 +273,13 @@ def _logprob(token: object, number: object) -> TokenLogprob:
         mended(token) if isinstance(token, str) else "",
         number if isinstance(number, float) else None,
     )
+
+
+def is_token_ids(value: object) -> bool:
+    """Whether a value can be token ids: numbers of things in a list, small enough for a file's integers."""
+    if not isinstance(value, list) or not all(type(token) is int for token in value):
+        return False
+    return not value or (min(value) >= 0 and max(value) < 1 << 63)
 
 
 def _count(value: object) -> int | None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from emulator.completion import Choice, Completion
+from emulator.completion import Choice, Completion, is_token_ids
 from emulator.inference.model_server import ModelRequest, ModelServer, ModelServerError
 
 #: What of a chat request decides about its prompt's tokens.
@@ -39,7 +39,7 @@ class Tokenizer:
             ids = self._chat(request, read.messages, answering=True)
         elif isinstance(read.prompt, str):
             ids = self._text(request, read.prompt, special=request.get("add_special_tokens", True))
-        elif isinstance(read.prompt, list) and all(type(token) is int for token in read.prompt):
+        elif isinstance(read.prompt, list) and is_token_ids(read.prompt):
             return list(read.prompt)
         else:
             raise NoTokens("its prompt is neither a chat nor one text")
@@ -94,7 +94,7 @@ class Tokenizer:
             ids = json.loads(body)["tokens"] if status == 200 else None
         except (ValueError, KeyError, TypeError):
             ids = None
-        if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        if not isinstance(ids, list) or not is_token_ids(ids):
             raise NoTokens(f"/tokenize answers {status} and no token ids: {body[:200].decode(errors='replace')}")
         return ids
 

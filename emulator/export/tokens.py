@@ -5,6 +5,7 @@ Turns that extend one another token by token are one sequence (see `sequences`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,9 @@ class TokenRows:
             problem = f"there are {len(logprobs)}, for {len(ids)} tokens"
         if problem:
             missing[f"logprobs of turn {number}"] = problem
-        values = None if problem or logprobs is None else [entry.logprob for entry in logprobs]
+        values = None if problem or logprobs is None else [_finite(entry.logprob) for entry in logprobs]
+        if values and None in values:
+            missing[f"logprobs of turn {number}"] = f"{values.count(None)} of {len(values)} are no finite numbers"
         both = "answer" if source == of_response == "answer" else "tokenize"
         return _Taken(TurnTokens(number, prompt, ids, values), both, choices[at])
 
@@ -203,6 +206,10 @@ class TokenRows:
             (found,) = METHODS[self._method]([[_scored(each) for each in group]])
             self._group, self._found = group, {each.id: turns for each, turns in zip(group, found, strict=True)}
         return self._found
+
+
+def _finite(logprob: float | None) -> float | None:
+    return logprob if logprob is not None and math.isfinite(logprob) else None
 
 
 def _scored(record: TrajectoryRecord) -> Scored:

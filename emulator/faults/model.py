@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 
 from emulator.faults.answers import ChangedAnswer, corrupted, cut, overflow, refusal, tool_call, truncated
@@ -39,12 +39,12 @@ class FaultyModelServer:
         struck = model_strikes.get()
         if not struck:
             return await self._server.send(request)
-        slow = next((strike for strike in struck if strike.fault.kind == "slow"), None)
-        if slow is not None:
-            await self._wait(slow.seconds("first"))
-        other = next((strike for strike in struck if strike is not slow), None)
+        slow = [strike for strike in struck if strike.fault.kind == "slow"]
+        if slow:
+            await self._wait(sum(strike.seconds("first") for strike in slow))
+        other = next((strike for strike in struck if strike.fault.kind != "slow"), None)
         answer = await self._answer(request, other)
-        return answer if slow is None else ChangedAnswer(answer, self._slowly(answer, slow))
+        return ChangedAnswer(answer, self._slowly(answer, slow)) if slow else answer
 
     async def health(self) -> Health:
         """The real one's."""
@@ -100,9 +100,9 @@ class FaultyModelServer:
         for_ever = strike.fault.seconds is None
         await self._wait(self._idle_timeout + 1 if for_ever else strike.seconds("seconds"), begun=True)
 
-    async def _slowly(self, answer: ModelAnswer, strike: Strike) -> AsyncIterator[bytes]:
+    async def _slowly(self, answer: ModelAnswer, slow: Sequence[Strike]) -> AsyncIterator[bytes]:
         async for event in events(answer):
-            await self._wait(strike.seconds("seconds"), begun=True)
+            await self._wait(sum(strike.seconds("seconds") for strike in slow), begun=True)
             yield event
 
     async def _wait(self, seconds: float, *, begun: bool = False) -> None:

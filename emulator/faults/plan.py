@@ -33,6 +33,8 @@ def read_plan(path: Path) -> tuple[Fault, ...]:
         where = error.problem_mark or error.context_mark
         line = "" if where is None else f":{where.line + 1}"
         raise InvalidPlan(f"{path}{line}: not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise InvalidPlan(f"{path}: not YAML: it is nested too deeply") from None
     except yaml.YAMLError as error:
         raise InvalidPlan(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -46,6 +48,8 @@ def _list(root: yaml.Node | None, path: Path) -> list[yaml.Node]:
         for key, _ in root.value:
             if key.value != "faults":
                 raise _invalid(path, key, f"there is no {key.value!r} in a plan: it is a list named faults")
+        if len(root.value) > 1:
+            raise _invalid(path, root.value[1][0], "faults is given twice")
         root = root.value[0][1] if root.value else None
     if not isinstance(root, yaml.SequenceNode):
         raise _invalid(path, root, "a plan is a list of faults: [{kind: rate-limit}]")
@@ -79,6 +83,8 @@ def _plain(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
     finally:
         loader.dispose()
 

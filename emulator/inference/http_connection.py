@@ -130,8 +130,9 @@ class Answer:
         return BrokenAnswer(f"The connection ended after {amount}{', before the last chunk' if chunked else ''}")
 
     def wake(self) -> None:
-        """Something happened: let whoever waits look."""
+        """Something happened: let whoever waits look. What comes until then is kept for it."""
         if self._waiter is not None and not self._waiter.done():
+            self.take = None
             self._waiter.set_result(True)
 
     async def wait(self, seconds: float) -> bool:

@@ -36,7 +36,10 @@ def boto3_client(url: str, settings: Settings) -> Any:
 
 
 class DefaultSession:
-    """boto3's default session, as the tests of one emulator have it: it keeps the credentials that it found first."""
+    """boto3's default session, as each test of one emulator finds it: with the credentials that lead there.
+
+    To make one takes milliseconds, so it is one for all, made here: what a test puts in its place goes with that test.
+    """
 
     def __init__(self) -> None:
         self._session: Any = None
@@ -47,10 +50,13 @@ class DefaultSession:
         boto3: Any = sys.modules.get("boto3")
         before = None
         if boto3 is not None:
+            if self._session is None:
+                self._session = boto3.Session()
+                self._session.get_credentials()  # now: it keeps the first that it finds
             before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, self._session
         try:
             yield
         finally:
             boto3 = sys.modules.get("boto3")
             if boto3 is not None:
-                self._session, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, before
+                boto3.DEFAULT_SESSION = before

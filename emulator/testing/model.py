@@ -30,6 +30,10 @@ class UnexpectedRequests(AssertionError):
     """The model was asked what no reply was scripted for; the message says what, and why each reply did not fit."""
 
 
+class FailedReplies(AssertionError):
+    """A function that scripts the model failed, its own assertion say; the message says where and how."""
+
+
 class UnusedReplies(AssertionError):
     """Replies were scripted that nobody asked for; the message says which."""
 
@@ -83,11 +87,15 @@ class Model:
         """Script an answer; what it may hold, `Reply` says.
 
         `tool_calls`: as pairs of name and arguments, or as `ToolCall`. `times`: to so many requests; None: to all.
-        Raises NotScripted, and whatever `Rule` raises.
+        Raises NotScripted, TypeError, and whatever `Rule` raises.
         """
+        if content is not None and not isinstance(content, str):
+            raise TypeError(
+                f"a reply's content is a text, not {content!r}; functions and the like go into a Rule: `add`"
+            )
         reply = Reply(
             content,
-            tool_calls=tuple(call if isinstance(call, ToolCall) else ToolCall(*call) for call in tool_calls),
+            tool_calls=tuple(map(_tool_call, tool_calls)),
             reasoning=reasoning,
             finish_reason=finish_reason,
             logprobs=logprobs,
@@ -136,9 +144,11 @@ class Model:
         return self._rules.unused
 
     def check(self, *, strict: bool = False) -> None:
-        """Raises UnexpectedRequests; `strict`: UnusedReplies too."""
+        """Raises FailedReplies, UnexpectedRequests; `strict`: UnusedReplies too."""
+        if failures := self._rules.failures:
+            raise FailedReplies(f"a function that scripts the model failed:{_listed(failures)}")
         if self._otherwise is None and (unmatched := self._rules.unmatched):
-            asked = "\n".join(f"{each.request!r}{_listed(each.reasons)}" for each in unmatched)
+            asked = "\n".join(f"{each.asked}{_listed(each.reasons)}" for each in unmatched)
             raise UnexpectedRequests(f"the model was asked what no scripted reply was left for:\n{asked}")
         if strict and (unused := self.unused):
             named = _listed([f"{rule}: used {self.uses(rule)} of {rule.times or 1} times" for rule in unused])
@@ -165,6 +175,15 @@ class Model:
             unmatched = self._rules.unmatched
             raise NoRuleMatches(f"No scripted reply is left for this request{_listed(unmatched[-1].reasons)}")
         return answer if isinstance(answer, Reply) else answer(request)
+
+
+def _tool_call(given: object) -> ToolCall:
+    match given:
+        case ToolCall():
+            return given
+        case (str(name), str() | Mapping() as arguments):
+            return ToolCall(name, arguments)
+    raise TypeError(f"tool_calls: a list of pairs of name and arguments, or of ToolCall; {given!r} is neither")
 
 
 def _told(reply: Reply) -> str:

@@ -78,7 +78,7 @@ class JobRuntime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Stop, and restore the environment. Raises UnexpectedRequests, if nothing else was raised."""
+        """Stop, and restore the environment. Raises FailedReplies, UnexpectedRequests, if nothing else was."""
         self._exits.close()
         self.stop()
         if error is None:
@@ -99,8 +99,15 @@ class JobRuntime:
             self.stop()
             raise
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it serves: started, and not stopped."""
+        return self._thread.is_running
+
     def stop(self) -> None:
-        """Break off what is under way, and stop."""
+        """Break off what is under way, and stop; again: nothing."""
+        if not self.is_running:
+            return
         if "client" in self.__dict__:
             self.client.close()
         self._thread.stop(at_once=True)
@@ -163,11 +170,14 @@ class JobRuntime:
         return self.faults.add(fault_of({"kind": kind, **options}))
 
     def verdict(self, which: Rollout | str | None = None, *, rollout_timeout: float = 0.0) -> Verdict:
-        """How the agent behaved: in one trajectory, or in all. What is not finished by then counts as left."""
+        """How the agent behaved: in one trajectory, or in all. What is not finished by then counts as left.
+
+        Raises NoSuchTrajectory.
+        """
         app = self._thread.server.app
         trajectory_id = which.trajectory_id if isinstance(which, Rollout) else which
         job_arn = which.job_arn if isinstance(which, Rollout) else None
-        return self._thread.call(
+        found = self._thread.call(
             partial(
                 verdict,
                 app.store,
@@ -177,6 +187,9 @@ class JobRuntime:
                 rollout_timeout=rollout_timeout,
             )
         )
+        if trajectory_id is not None and found.trajectories == 0:
+            self.trajectory(which)  # which says what there is instead
+        return found
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -239,7 +252,9 @@ class JobRuntime:
         return None
 
     def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query in the test's own thread, on a connection of its own."""
+        """Run a query in the test's own thread, on a connection of its own. Raises NotRunning."""
+        if self.settings.durability == "memory":  # else what was captured can be read afterwards, too
+            self._thread.check_running()
         with self._readers.connect() as connection:
             return query(connection, *args, **kwargs)
 

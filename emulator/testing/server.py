@@ -14,6 +14,10 @@ from emulator.settings import Settings
 T = TypeVar("T")
 
 
+class NotRunning(RuntimeError):
+    """The emulator cannot do what it is asked: it does not run, or the question comes from its own thread."""
+
+
 def default_settings() -> Settings:
     """A free port, the scripted model, nothing on disk."""
     return Settings(port=0, durability="memory")
@@ -31,16 +35,34 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="job-runtime-local", daemon=True)
 
     def start(self) -> None:
-        """Return when requests can come. Raises DatabaseError, ModelServerError when it cannot start."""
+        """Return when requests can come. Raises DatabaseError, ModelServerError, NotRunning when it cannot start."""
+        if self._thread.ident is not None:
+            raise NotRunning("it serves once, and was started before: make another")
         self._thread.start()
         self._started.wait()
         if self._failure is not None:
             self._thread.join()
             raise self._failure
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self._thread.is_alive()
+
+    def check_running(self) -> None:
+        """Raises NotRunning."""
+        if self._loop is None or not self.is_running:
+            raise NotRunning("the emulator is not running: it is asked before its start, or after its end")
+
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run something on the server's event loop, and wait for it. Raises what it raises."""
-        assert self._loop is not None, "`start` comes first"
+        """Run something on the server's event loop, and wait for it. Raises NotRunning, and what it raises."""
+        self.check_running()
+        assert self._loop is not None
+        if threading.current_thread() is self._thread:
+            raise NotRunning(
+                "the emulator is asked by a function that it waits for itself, a reply's or a condition's say: "
+                "neither would ever go on"
+            )
         return asyncio.run_coroutine_threadsafe(function(), self._loop).result()
 
     def stop(self, *, at_once: bool = False) -> None:

@@ -7,7 +7,8 @@ import io
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -99,8 +100,10 @@ def _read_json(file: str, content: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _read_csv(file: str, content: bytes) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(max(len(content), csv.field_size_limit()))  # of the whole process: never lowered
     reader = csv.DictReader(io.StringIO(_text(file, content), newline=""), strict=True)
     try:
+        _check_columns(file, reader.fieldnames or ())
         for number, row in enumerate(reader):
             if None in row or None in row.values():
                 raise DatasetError(f"{file}: row {number} (line {reader.line_num}): not as many fields as columns")
@@ -117,13 +120,22 @@ def _read_parquet(file: str, content: bytes) -> Iterator[tuple[str, Any]]:
         raise DatasetError(f"{file}: reading parquet needs pyarrow: pip install 'job-runtime-local[parquet]'") from None
     try:
         with ParquetFile(io.BytesIO(content)) as table:
+            _check_columns(file, table.schema_arrow.names)
             number = 0
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     yield f"row {number}", {name: _plain(value, f"{file}: row {number}") for name, value in row.items()}
                     number += 1
-    except ArrowException as error:
+    except DatasetError:
+        raise
+    except (ArrowException, ValueError, OverflowError) as error:  # texts and times that Python cannot say, too
         raise DatasetError(f"{file}: {' '.join(str(error).split())}") from None
+
+
+def _check_columns(file: str, names: Sequence[str]) -> None:
+    """Raises DatasetError for a name that two columns have: one of them would be lost."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DatasetError(f"{file}: has more than one column {twice[0]!r}")
 
 
 def _plain(value: Any, place: str) -> Any:
@@ -154,7 +166,7 @@ def _text(file: str, content: bytes) -> str:
 
 def _json(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise DatasetError(f"{place}: nested too deeply") from None
     except ValueError as error:
@@ -163,6 +175,13 @@ def _json(text: str, place: str) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is beyond all numbers")
+    return number
 
 
 _READERS: dict[str, Callable[[str, bytes], Iterable[tuple[str, Any]]]] = {

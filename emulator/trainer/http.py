@@ -86,7 +86,7 @@ class Origin:
             finally:
                 answer.close()
         except ModelServerError as error:
-            raise HTTPError(str(error)) from None
+            raise HTTPError(str(error).removesuffix(" (--model-connect-timeout)")) from None
         return Reply(answer.status, b"".join(pieces), answer.headers.get("content-type"))
 
     async def aclose(self) -> None:

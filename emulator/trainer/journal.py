@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,10 @@ class Journal:
         """A rollout is over."""
         await self._append({"over": result_document(result)})
 
-    def close(self, *, remove: bool) -> None:
-        """Let it go; `remove`: the run is over, and nothing can be resumed."""
+    async def aclose(self, *, remove: bool) -> None:
+        """Write what waits, and let it go; `remove`: the run is over, and nothing can be resumed."""
+        if self._writing is not None:
+            await self._writing
         if remove:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
@@ -158,12 +161,15 @@ class Journal:
 
     def _write(self, lines: bytes) -> None:
         """Raises JournalError."""
-        rest = memoryview(lines)
+        rest, begin = memoryview(lines), os.lseek(self._file, 0, os.SEEK_CUR)
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
         except OSError as error:
+            with suppress(OSError):  # half a line would swallow the beginning of the next one
+                os.ftruncate(self._file, begin)
+                os.lseek(self._file, begin, os.SEEK_SET)
             raise JournalError(f"{self.path}: {error.strerror}") from None
 
 

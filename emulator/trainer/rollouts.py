@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from emulator.advantages import total_reward
 from emulator.trajectory import Status, TurnStatus, is_eligible
 
 
@@ -105,9 +106,7 @@ class RolloutResult:
     @property
     def reward(self) -> float | None:
         """Its reward: of one a turn, the sum. None if it failed."""
-        # ASSUMED: how a trajectory's rewards, one a turn, become one number; it is what reinforcement learning calls
-        # the return.
-        return None if self.failure else sum(self.rewards)
+        return None if self.failure else total_reward(self.rewards)
 
     @property
     def prompt_tokens(self) -> int:

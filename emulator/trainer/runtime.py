@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from emulator.completion import read_completion
 from emulator.conduct import Conduct
-from emulator.store import Store, StoreError, queries
+from emulator.store import DatabaseError, Store, StoreError, queries
+from emulator.store.database import one_line
 from emulator.store.queries import TrajectoryRecord, TurnRecord
 from emulator.trainer.rollouts import Recorded, TurnTokens
 from emulator.trajectory import TrajectoryError, UnknownTrajectory
@@ -60,10 +62,14 @@ class LocalRuntime:
         self.region = region
         self._store = store
         self._conduct = conduct
+        self._engine: Engine | None = None  # not the store's own readers: a thread reads with a third of their work
 
     async def register_job(self, job_arn: str) -> None:
         """As the protocol has it."""
-        await self._store.register_job(job_arn)
+        try:
+            await self._store.register_job(job_arn)
+        except StoreError as error:
+            raise RuntimeGone(str(error)) from None
 
     async def register(self, job_arn: str, trajectory_id: str, *, group: str, instance: str) -> None:
         """As the protocol has it."""
@@ -89,12 +95,18 @@ class LocalRuntime:
     async def recorded(self, job_arn: str, trajectory_id: str) -> Recorded | None:
         """As the protocol has it."""
         try:
-            found = await self._store.read(_with_turns, job_arn, trajectory_id)
+            return await asyncio.to_thread(self._look, job_arn, trajectory_id)
         except UnknownTrajectory:
             return None
-        except StoreError as error:
-            raise RuntimeGone(str(error)) from None
-        return await asyncio.to_thread(_recorded, *found)
+        except (SQLAlchemyError, DatabaseError) as error:
+            raise RuntimeGone(f"The database could not be read: {one_line(error)}") from None
+
+    def _look(self, job_arn: str, trajectory_id: str) -> Recorded:
+        if self._engine is None:
+            self._engine = self._store.read_engine()
+        with self._engine.connect() as connection:
+            found = _with_turns(connection, job_arn, trajectory_id)
+        return _recorded(*found)
 
     async def verdict(self, job_arn: str) -> dict[str, Any]:
         """As the protocol has it."""

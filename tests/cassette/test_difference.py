@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -32,6 +33,18 @@ def test_the_nearest_of_equally_long_ones_begins_and_ends_alike() -> None:
 
 def test_another_path_is_never_near() -> None:
     assert nearest(asking("a"), [asking("a", path="/v1/completions")]) is None
+
+
+def test_what_was_asked_is_not_kept() -> None:
+    recorded = [asking("a")]
+    nearest(asking("b"), recorded)
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert nearest(asking(f"{number}" * 100_000), recorded) == recorded[0]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_each_field_that_differs_is_named_with_both_values() -> None:

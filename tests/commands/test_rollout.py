@@ -15,7 +15,17 @@ import pytest
 
 from emulator.cli import main
 from emulator.server import Server
-from tests.commands.rolling import ACT, ROOT, assert_all_accounted_for, eligible, report, rolled, write_rows
+from tests.commands.rolling import (
+    ACT,
+    PATIENCE,
+    ROOT,
+    assert_all_accounted_for,
+    eligible,
+    report,
+    rolled,
+    rolling,
+    write_rows,
+)
 from tests.trainer import agents
 from tests.trainer.agent_server import agent_server
 from tests.trainer.agents import act
@@ -126,6 +136,8 @@ def test_a_seed_draws_rows_and_their_numbers_stay_the_datasets(tmp_path: Path) -
         (("rows.jsonl", "--agent", ACT, "--rate", "0"), "--rate: '0' is neither a number above 0 nor 'none'"),
         (("rows.jsonl", "--agent", ACT, "--group-size", "0"), "--group-size: 0 is less than 1"),
         (("rows.jsonl", "--agent", ACT, "--timeout", "nan"), "--timeout: nan is not a number of seconds"),
+        (("rows.jsonl", "--agent", ACT, "--success-threshold", "nan"), "--success-threshold: nan is no number"),
+        (("rows.jsonl", "--agent", ACT, "--temperature", "inf"), "--temperature: inf is no number"),
         (("rows.jsonl", "--agent", ACT, "--pass-k", "1,x"), "--pass-k: '1,x' is no list of whole numbers"),
         (("rows.jsonl", "--agent", ACT, "--job", "mine"), "--job: "),
         (("rows.jsonl", "--agent", ACT, "--resume"), "rollouts.json.journal: there is nothing to resume"),
@@ -210,3 +222,12 @@ def test_the_environment_of_an_agent_names_the_runtime_and_the_run_leaves_report
     assert rolled(tmp_path, write_rows(tmp_path, [{}]), "--agent", "python:asks:run")[0] == 0
     names = {path.name for path in tmp_path.iterdir()} - {"asks.py"}
     assert names == {"rows.jsonl", "rollouts.json", "job-runtime-local.db", "job-runtime-local.db.lock"}
+
+
+def test_a_reader_that_leaves_before_the_table_leaves_no_run_behind_that_is_not_over(tmp_path: Path) -> None:
+    with rolling(tmp_path, write_rows(tmp_path, [{}]), "--agent", ACT) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(PATIENCE)
+    assert report(tmp_path)["counts"]["rewarded"] == 1
+    assert not (tmp_path / "rollouts.json.journal").exists()

@@ -19,7 +19,7 @@ from emulator.trainer.rollouts import Attempt, FailureText, RolloutResult, Row, 
 from emulator.trajectory import TurnStatus
 from tests.commands.rolling import ROOT, report, rolled
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text().partition("\n## Roll out\n")[2].partition("\n## ")[0]
 DOCUMENT = (ROOT / "docs" / "rollout.md").read_text()
 
 COMMANDS = re.findall(r"^job-runtime-local rollout (.*)$", README + DOCUMENT, re.MULTILINE)

@@ -26,6 +26,7 @@ from tests.commands.rolling import (
     until,
     write_rows,
 )
+from tests.serving import serving
 from tests.trainer.agent_server import AgentServer, agent_server
 from tests.trainer.agents import act
 
@@ -97,6 +98,37 @@ def test_ctrl_c_lets_those_in_flight_end_and_writes_the_report(
     status, _, errors = rolled(tmp_path, *run, "--resume")
     assert status == 0, errors
     assert_all_accounted_for(tmp_path, ROWS, GROUP)
+
+
+@pytest.mark.parametrize(
+    "waits_for", [("--agent", "http://127.0.0.1:9"), ("--agent", ACT, "--model", "http://127.0.0.1:9")]
+)
+def test_ctrl_c_ends_the_wait_for_agent_and_model_at_once(waits_for: tuple[str, ...], tmp_path: Path) -> None:
+    dataset = write_rows(tmp_path, [{}])
+    with rolling(tmp_path, dataset, *waits_for, "--wait", str(2 * PATIENCE)) as process:
+        until((tmp_path / "job-runtime-local.db").exists, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert {path.name for path in tmp_path.glob("rollouts*")} == set()
+
+
+def test_a_run_whose_emulator_goes_away_goes_on_with_the_next(agents: AgentServer, tmp_path: Path) -> None:
+    dataset = write_rows(tmp_path, [{"turns": 1}] * ROWS)
+    run = (dataset, "--agent", agents.url, "--group-size", str(GROUP), "--concurrency", "8", "--endpoint")
+    database = tmp_path / "trajectories.db"
+    with serving(database, "scripted", log=tmp_path / "serving.log") as emulator:
+        with rolling(tmp_path, *run, emulator.url) as process:
+            until(lambda: lines_of_journal(tmp_path, "over") >= 20, process)
+            emulator.kill()
+            _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 2
+        assert "--resume goes on where this ended" in errors
+    with serving(database, "scripted", log=tmp_path / "serving.log") as emulator:
+        status, _, errors = rolled(tmp_path, *run, emulator.url, "--resume")
+    assert status == 0, errors
+    assert_all_accounted_for(tmp_path, ROWS, GROUP, database.name)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_those_in_flight_and_nothing_comes_of_them(tmp_path: Path) -> None:

@@ -104,3 +104,15 @@ def test_a_retokenized_prompt_begins_a_sequence(exported: Exported) -> None:
     assert (first["input_ids"], second["input_ids"]) == ([1, 2, 3], [1, 23, 4, 5])
     assert (first["loss_mask"], second["loss_mask"]) == ([0, 1, 1], [0, 0, 0, 1])
     assert second["begins"] == "the prompt of turn 1 does not begin with the tokens of turn 0: token 1 differs"
+
+
+def test_logprobs_that_are_no_finite_numbers_are_absent_and_it_is_said(exported: Exported) -> None:
+    (row,) = exported(([1], [choice(0, [2, 3, 4], [("a", float("-inf")), ("b", -0.5), ("c", float("nan"))])]))
+    assert row["logprobs"] == [None, None, -0.5, None]
+    assert row["missing"]["logprobs of turn 0"] == "2 of 3 are no finite numbers"
+
+
+def test_ids_that_no_file_could_hold_are_none(exported: Exported) -> None:
+    (row,) = exported(([1], [choice(0, [2**70])]))
+    assert row["input_ids"] is None
+    assert "turn 0" in row["missing"]

@@ -62,6 +62,8 @@ def test_a_plan_may_be_empty(path: Path, text: str) -> None:
         ("faults:\n\t- kind: drop\n", 2, "not YAML: "),
         ("- kind: !!python/object/apply:os.getcwd []\n", 1, "not YAML: "),
         ("- &a {kind: drop}\n- *b\n", 2, "not YAML: "),
+        ("faults: [{kind: drop}]\nfaults: []\n", 2, "faults is given twice"),
+        ("- kind: drop\n  message: 2026-13-45\n", 2, "month must be in 1..12"),
     ],
 )
 def test_a_wrong_plan_is_refused_with_file_line_and_reason(path: Path, text: str, line: int, reason: str) -> None:
@@ -79,9 +81,10 @@ def test_a_file_that_is_none_or_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidPlan, match="no text in UTF-8"):
         read_plan(path)
-    path.write_bytes(b"kind: \x00")
-    with pytest.raises(InvalidPlan, match="not YAML"):
-        read_plan(path)
+    for content in (b"kind: \x00", b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(InvalidPlan, match="not YAML"):
+            read_plan(path)
 
 
 def test_a_server_with_a_wrong_plan_does_not_start(path: Path) -> None:

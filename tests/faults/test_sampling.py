@@ -217,6 +217,19 @@ def test_slow_events_are_the_same_events(operation: str, rollout: Rollout) -> No
     assert rollout.eventual_turns(1) == ["completed"]
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_several_faults_that_slow_an_answer_come_on_top_of_another_and_of_each_other(
+    operation: str, rollout: Rollout
+) -> None:
+    given = [rollout.faults.add(Fault("slow", first=0.001)), rollout.faults.add(Fault("slow", seconds=0.001))]
+    assert ask(rollout.client, rollout, operation) == right_answer(operation)
+    given.append(rollout.faults.add(Fault("context-overflow", times=1)))
+    with pytest.raises(rollout.client.exceptions.ValidationException, match="maximum context length"):
+        ask(rollout.client, rollout, operation)
+    assert [each.struck for each in given] == [2, 2, 1]
+    assert rollout.eventual_turns(2) == ["completed", "failed"]
+
+
 def assert_stored_as_seen(rollout: Rollout, seen: bytes) -> None:
     assert rollout.eventual_turns(1) == ["completed"]
     assert rollout.turns()[0].response == seen

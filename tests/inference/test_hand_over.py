@@ -150,6 +150,21 @@ def test_what_came_before_the_break_is_handed_over() -> None:
     run(body())
 
 
+def test_a_piece_that_comes_just_as_the_reader_is_woken_is_not_pushed_on_one_that_has_no_room() -> None:
+    async def body() -> None:
+        async with serving(beginning) as server, client_of(server) as client:
+            reader = Reader(room=1)
+            reader.may_go_on.set()
+            reading, connection = await handing_over(client, reader)
+            connection.resume_writing()  # a large request makes its way
+            connection.data_received(chunk(b"one"))
+            await asyncio.sleep(0)
+            connection.data_received(chunk(b"two") + END)
+            assert await reading == b"onetwo"
+
+    run(body())
+
+
 def test_an_error_of_the_reader_ends_the_answer() -> None:
     async def body() -> None:
         async with serving(beginning) as server, client_of(server) as client:

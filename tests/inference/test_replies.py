@@ -15,6 +15,7 @@ from openai.types.chat import ChatCompletion
 from emulator.inference.model_server import BrokenAnswer, ModelRequest
 from emulator.inference.scripted import Error, Reply, Request, Rhythm, Rule, Rules, ScriptedServer, ToolCall
 from emulator.inference.scripted.reply import Unit
+from emulator.inference.scripted.template import BadTemplate
 from emulator.inference.scripted.tokens import pieces
 from emulator.inference.scripted.writing import chunks
 from tests import virtual_time
@@ -314,6 +315,19 @@ def test_a_template_that_fails_says_so_in_the_answer(template: str) -> None:
         error = json.loads(b"".join(received))["error"]
         assert error["type"] == "ScriptError"
         assert "template" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "expression", ["'a' * 10 ** 12", "10 ** 12 * 'a'", "[0] * 10 ** 12", "9 ** (9 ** 9)", "range(10 ** 9) | list"]
+)
+def test_a_template_that_would_take_all_memory_fails_instead(expression: str) -> None:
+    for template in (f"{{{{ {expression} }}}}", f"{{% set x = {expression} %}}"):
+        with pytest.raises(BadTemplate, match=r"(?i)too (large|big)"):
+            templated(template)
+
+
+def test_products_and_powers_of_a_sane_size_are_what_they_are() -> None:
+    assert templated("{{ 'ab' * 3 }} {{ 2 ** 10 }} {{ 2 * 21 }} {{ 2 ** -1 }}") == "ababab 1024 42 0.5"
 
 
 def test_a_function_that_fails_is_named_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:

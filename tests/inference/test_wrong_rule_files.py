@@ -45,6 +45,7 @@ WRONG: list[tuple[str, list[str]]] = [
     (R + "reply: !secret x", ["2: !secret is no type that is known here"]),
     (R + "reply: !!binary x", ["2: tag:yaml.org,2002:binary is no type"]),
     ("rules: &a\n  - *a", ["it is nested too deeply, or holds itself"]),
+    ("rules: " + "[" * 200_000, ["it is nested too deeply"]),
     ("rules: [{reply: \x01}]", ["1: not YAML: "]),
     (R + "when: {turn: 1}", ["2: rules[0]: a rule needs one of 'reply', 'replies' and 'one_of'; this one has none"]),
     (X + "replies: [y]", ["2: rules[0]: a rule needs one of", "'reply' and 'replies'"]),

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
 
 from emulator.job import Job
 from emulator.job_config import JobConfig, read_config
@@ -176,7 +177,6 @@ def test_a_server_goes_on_with_the_run_of_the_one_before(gateway: str, tmp_path:
         before = aws.until(lambda job: bool(job["Output"].get("MlflowDetails")) and bool(trajectories(aws, arn)))
     agents.GO.set()
     with aws_with("good", **settings) as aws:
-        aws.prepare()
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
         found = trajectories(aws, arn)
@@ -305,6 +305,19 @@ def test_pages_and_the_way_in(gateway: str) -> None:
     assert (whole.status_code, len(whole.content)) == (200, int(whole.headers["content-length"]))
     assert httpx2.head(f"{gateway}{PATH}/").status_code == 200
     assert httpx2.get(f"{gateway}{PATH}/", headers={"origin": "http://elsewhere.example"}).status_code == 403
+
+
+def test_the_url_that_is_signed_in_advance_leads_to_the_pages(gateway: str) -> None:
+    with aws_with("good", mlflow=f"{gateway}{PATH}") as aws:
+        sagemaker = aws.client("sagemaker")
+        (app,) = sagemaker.list_mlflow_apps()["Summaries"]
+        url = sagemaker.create_presigned_mlflow_app_url(Arn=app["Arn"])["AuthorizedUrl"]
+        assert "<title>MLflow</title>" in httpx2.get(url, follow_redirects=True).text
+        named = f"{url.split('/auth')[0]}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"  # as the SDK
+        assert httpx2.get(named).json()["experiment"]["experiment_id"] == "0"
+    for without in ({"mlflow": "off"}, {"mlflow_python": "/bin/false"}):
+        with aws_with("good", **without) as aws, pytest.raises(ClientError, match="started without MLflow"):
+            aws.client("sagemaker").create_presigned_mlflow_app_url(Arn=app["Arn"])
 
 
 def test_requests_for_an_mlflow_app_are_led_to_it_from_any_path_when_their_signature_is_right(gateway: str) -> None:

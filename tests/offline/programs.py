@@ -28,6 +28,7 @@ def run(
     python: str = sys.executable,
     before: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; `before`: what the command itself is run by."""
     options = options or ("--durability", "memory")
@@ -38,5 +39,5 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=patience,
     )

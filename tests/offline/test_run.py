@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,7 @@ def test_the_sdks_hard_coded_identity_is_answered(tmp_path: Path) -> None:
         print(session.account_id(), session.get_caller_identity_arn().split(":")[4], session.default_bucket())
         """,
         python=str(program("sagemaker", "python")),
+        patience=110,  # its imports alone take many seconds on a busy machine
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["123456789012", "123456789012", "sagemaker-us-west-2-123456789012"]
@@ -233,12 +235,11 @@ def test_a_second_signal_while_a_program_hesitates_reaches_it_too(tmp_path: Path
     source = """
         import signal
 
-        seen = []
-        signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
-        print("ready", flush=True)
-        while len(seen) < 2:
-            signal.pause()
-            print(len(seen), flush=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        for word in ("ready", "1", "2"):
+            print(word, flush=True)
+            if word != "2":
+                signal.sigwait([signal.SIGTERM])
     """
     command = running(*MEMORY, program=source)
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
@@ -273,3 +274,37 @@ def test_a_job_that_is_not_over_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "job-runtime-local: job a-job is not over; it is lost, as nothing is on disk" in done.stderr.splitlines()
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_program_once(tmp_path: Path) -> None:
+    source = """
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        print("ready", flush=True)
+        signal.sigwait([signal.SIGINT])
+        print("then", flush=True)
+        signal.sigwait([signal.SIGTERM])
+        print("again" if signal.SIGINT in signal.sigpending() else "once", flush=True)
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        command = running(*MEMORY, program=source)
+        os.execve(command[0], command, ENVIRONMENT)
+    with os.fdopen(terminal, "r+b", buffering=0) as file:
+        shown = b""
+
+        def until(word: bytes) -> None:
+            nonlocal shown
+            while word not in shown:
+                piece = file.read(1024)
+                assert piece, shown
+                shown += piece
+
+        until(b"ready")
+        file.write(b"\x03")
+        until(b"then")
+        os.kill(pid, signal.SIGTERM)
+        until(b"once")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

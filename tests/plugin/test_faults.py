@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from emulator.faults import Fault, InvalidFault
-from emulator.testing import JobRuntime
+from emulator.testing import JobRuntime, NoSuchTrajectory
 from tests.plugin.test_fixture import AGENT, run
 
 pytest_plugins = ["pytester"]
@@ -62,6 +62,13 @@ def test_the_verdict_is_on_one_rollout_or_on_all(runtime: JobRuntime) -> None:
     assert [finding.kind for finding in runtime.verdict(bad).findings] == ["never-sealed"]
     assert runtime.verdict(bad, rollout_timeout=60).findings == []
     assert runtime.verdict().counts() == {"never-sealed": 1}
+
+
+def test_there_is_no_verdict_on_what_is_not_there(runtime: JobRuntime) -> None:
+    runtime.new_rollout(trajectory_id="t-1")
+    with pytest.raises(NoSuchTrajectory, match="no trajectory 't-2'; there is only 't-1'"):
+        runtime.verdict("t-2")
+    assert [finding.kind for finding in runtime.verdict("t-1").findings] == ["never-sampled", "never-sealed"]
 
 
 def test_the_report_of_a_failed_test_shows_the_verdict(pytester: pytest.Pytester) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.testing import JobRuntime, MissingPackage
+from emulator.testing import JobRuntime, MissingPackage, NotRunning
 
 pytest_plugins = ["pytester"]
 
@@ -148,6 +148,57 @@ def test_after():
 """
     )
     assert outcomes(pytester) == {"passed": 3}
+
+
+def test_what_a_test_does_to_boto3_s_default_session_goes_with_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+@pytest.mark.parametrize("number", range(2))
+def test_changes(job_runtime, monkeypatch, number):
+    assert boto3.client("sagemakerjobruntime").meta.region_name == "us-west-2"
+    boto3.setup_default_session(region_name="eu-west-1")
+    assert boto3.client("sagemakerjobruntime").meta.region_name == "eu-west-1"
+
+@pytest.mark.parametrize("number", range(2))
+def test_credentials(job_runtime, monkeypatch, number):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"of test {number}")
+    assert boto3.client("sagemakerjobruntime") is not None
+    assert boto3.DEFAULT_SESSION.get_credentials().access_key == "local"
+"""
+    )
+    assert outcomes(pytester) == {"passed": 4}
+
+
+def test_a_test_may_stop_the_emulator_and_the_next_one_has_another(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+from emulator.testing import NotRunning
+
+@pytest.mark.parametrize("number", range(2))
+def test_agent(job_runtime, number):
+    agent(job_runtime.new_rollout().metadata)
+    job_runtime.stop()
+    with pytest.raises(NotRunning, match="not running"):
+        job_runtime.verdict()
+    with pytest.raises(Exception, match="Could not connect to the endpoint"):
+        agent({"jobArn": job_runtime.job_arn, "rolloutId": "t"})
+"""
+    )
+    assert outcomes(pytester) == {"passed": 2}
+
+
+def test_what_is_asked_of_an_emulator_that_does_not_run_is_refused_in_words() -> None:
+    with JobRuntime() as runtime:
+        runtime.new_rollout()
+        assert len(runtime.trajectories) == 1
+    for ask in (runtime.reset, runtime.trajectory, runtime.verdict, runtime.new_rollout):
+        with pytest.raises(NotRunning, match="before its start, or after its end"):
+            ask()
+    with pytest.raises(NotRunning, match="make another"):
+        runtime.start()
+    runtime.stop()
 
 
 def test_proxies_do_not_stand_between_an_agent_and_the_emulator(

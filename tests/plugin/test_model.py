@@ -257,3 +257,67 @@ def test_lenient(job_runtime):
     result = run(pytester)
     assert result.parseoutcomes() == {"failed": 1, "passed": 1}
     result.stdout.fnmatch_lines(["*scripted replies that nobody asked for:", "*1. reply('hello'): used 0 of 1 times"])
+
+
+def test_a_function_that_fails_fails_the_test_whatever_the_agent_makes_of_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        AGENT
+        + """
+def swallow(job_runtime):
+    try:
+        agent(job_runtime.new_rollout().metadata)
+    except Exception:
+        pass
+
+def test_an_assertion(job_runtime):
+    def answer(request):
+        assert request.last == "something else"
+    job_runtime.model.otherwise(answer)
+    swallow(job_runtime)
+
+def test_pytest_s_own_way(job_runtime):
+    job_runtime.model.reply("yes", when=lambda request: pytest.fail("that is not what it asks"))
+    swallow(job_runtime)
+
+def test_the_next_one(job_runtime):
+    agent(job_runtime.new_rollout().metadata)
+"""
+    )
+    result = run(pytester)
+    assert result.parseoutcomes() == {"failed": 2, "passed": 1}
+    result.stdout.fnmatch_lines(["*a function that scripts the model failed:", "*test_*.py:*AssertionError*"])
+    result.stdout.fnmatch_lines(["*Failed: that is not what it asks"])
+
+
+def test_a_function_that_asks_the_emulator_which_waits_for_it_is_told_so(runtime: JobRuntime) -> None:
+    runtime.model.otherwise(lambda request: str(runtime.new_rollout()))
+    with pytest.raises(openai.InternalServerError, match="NotRunning: the emulator is asked by a function"):
+        ask(runtime.new_rollout(), "hello")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"tool_calls": [{"name": "weather", "arguments": {}}]}, "pairs of name and arguments"),
+        ({"tool_calls": ("weather", {"city": "Rome"})}, "'weather' is neither"),
+        ({"content": {"answer": 42}}, "content is a text"),
+        ({"turn": "2+"}, "turn: '2\\+' is neither a number nor some"),
+        ({"times": 0}, "times: 0 is not"),
+    ],
+    ids=str,
+)
+def test_a_reply_that_cannot_be_is_refused_when_it_is_scripted(
+    wrong: dict[str, Any], reason: str, runtime: JobRuntime
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=reason):
+        runtime.model.reply(**wrong)
+    said(runtime.new_rollout())
+
+
+def test_an_error_has_the_status_of_one_and_a_rhythm_units_that_there_are(runtime: JobRuntime) -> None:
+    with pytest.raises(ValueError, match="status: 200 is not that of an error"):
+        runtime.model.error(200)
+    with pytest.raises(ValueError, match="by: 'words' is none of token, character, word"):
+        Rhythm(by="words")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="size: 0"):
+        Rhythm(size=0)

@@ -193,3 +193,23 @@ def test_a_server_that_cannot_start_leaves_no_thread_behind() -> None:
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(Exception, match="cannot listen"):
             JobRuntime(port=port)
+
+
+def test_files_that_the_ini_file_names_lie_beside_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\njob_runtime_model = scripted:rules.yaml\njob_runtime_faults = plan.yaml\n")
+    pytester.path.joinpath("rules.yaml").write_text("rules: [{reply: from the file}]")
+    pytester.path.joinpath("plan.yaml").write_text("[{kind: quota, operation: UpdateReward}]")
+    below = pytester.mkdir("below")
+    below.joinpath("test_below.py").write_text(
+        AGENT
+        + """
+def test_agent(job_runtime):
+    with pytest.raises(Exception, match="ServiceQuotaExceededException"):
+        agent(job_runtime.new_rollout().metadata)
+    assert job_runtime.trajectory().turns[0].text == "from the file"
+"""
+    )
+    monkeypatch.chdir(below)
+    assert run(pytester).parseoutcomes() == {"passed": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import threading
 import time
 import urllib.request
@@ -53,6 +54,13 @@ async def act_asynchronously(request: dict[str, Any]) -> Any:
     return act(request)
 
 
+async def end_the_program(request: dict[str, Any]) -> Any:
+    """One that exits where its row says so."""
+    if request["instance"].get("do") == "exit":
+        raise SystemExit(3)
+    return await asyncio.to_thread(act, request)
+
+
 def act_later(request: dict[str, Any], _context: Any = None) -> dict[str, Any]:
     """Have somebody else do the rollout, and answer at once."""
     threading.Thread(target=act, args=(request,), daemon=True).start()
@@ -69,6 +77,23 @@ def lambda_handler(event: dict[str, Any], context: Any) -> Any:
 def answer_with_what_is_no_json(_event: dict[str, Any], _context: Any) -> Any:
     """A Lambda function that returns what Lambda could not say."""
     return {1, 2}
+
+
+def answer_at_length(event: dict[str, Any], _context: Any) -> Any:
+    """A Lambda function that returns, or raises, more than Lambda would take, where its row says so."""
+    match event["instance"].get("do"):
+        case "much":
+            return "x" * 40_000_000
+        case "raise much":
+            raise ValueError("x" * 40_000_000)
+    return act(event)
+
+
+def leave_somebody_behind(event: dict[str, Any], _context: Any) -> Any:
+    """A Lambda function that starts a process, and does not wait for it."""
+    process = subprocess.Popen(["sleep", str(FOREVER)], start_new_session=event["instance"]["session"])
+    print(process.pid)
+    return act(event)
 
 
 class Runtime:

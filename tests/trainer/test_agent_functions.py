@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
 from emulator.trainer.agents.lambda_workers import MAX_WORKERS
 from emulator.trainer.rollouts import FailureText
+from tests.stored import eventually
 from tests.trainer import agents
 from tests.trainer.playing import alone, played
 
@@ -31,6 +33,22 @@ def test_an_asynchronous_function_that_raises_has_failed() -> None:
     assert result.failure.reason == "the agent raised ValueError: broken in two lines"
 
 
+def test_an_asynchronous_function_that_exits_has_failed_and_ends_nothing_else() -> None:
+    results = played("python:tests.trainer.agents:end_the_program", [{"do": "exit"}, {}, {"do": "exit"}, {}])
+    assert [result.reward for result, _ in results] == [None, 1.0, None, 1.0]
+    for result, _ in results[::2]:
+        assert result.failure is not None
+        assert result.failure.reason == "the agent raised SystemExit: 3"
+
+
+def test_a_module_that_exits_when_it_is_imported_is_no_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_program.py").write_text("raise SystemExit('usage: something else')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    with pytest.raises(AgentFailed, match="a_program:run cannot be imported: SystemExit: usage: something else"):
+        alone(find_agent("python:a_program:run").start(20))
+
+
 def test_a_request_is_the_functions_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "greedy.py").write_text(
         "from tests.trainer.agents import act\ndef run(request):\n    act(request)\n    request['instance'].clear()\n"
@@ -39,6 +57,11 @@ def test_a_request_is_the_functions_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "path", sys.path[:])
     results = played("python:greedy:run", [{"rewards": [0.5]}], group_size=3)
     assert [result.reward for result, _ in results] == [0.5] * 3
+
+
+def test_a_row_may_be_nested_as_deeply_as_json_goes() -> None:
+    ((result, _),) = played("python:tests.trainer.agents:act", [{"deep": json.loads("[" * 600 + "]" * 600)}])
+    assert result.reward == 1.0
 
 
 @pytest.mark.parametrize(
@@ -101,6 +124,30 @@ def test_an_answer_that_is_no_json_is_an_error_of_the_function() -> None:
     ((result, _),) = played(f"lambda:{FILE}:answer_with_what_is_no_json", [{}], context=AgentContext(show=lambda _: None))  # fmt: skip # noqa: E501
     assert result.failure is not None
     assert "Object of type set is not JSON serializable" in result.failure.reason
+
+
+def test_a_lambda_function_that_says_too_much_has_failed_and_serves_on() -> None:
+    rows = [{"do": "much"}, {}, {"do": "raise much"}, {}]
+    context = AgentContext(show=lambda _: None)
+    results = played(f"lambda:{FILE}:answer_at_length", rows, context=context, concurrency=1)
+    assert [result.reward for result, _ in results] == [None, 1.0, None, 1.0]
+    reasons = [result.failure.reason for result, _ in results if result.failure is not None]
+    assert reasons[0].startswith("the agent raised Function.ResponseSizeTooLarge: Response payload size exceeded")
+    assert reasons[1].startswith("the agent raised ValueError: xxx")
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["of its group", "of its own"])
+def test_a_process_that_a_lambda_function_has_started_holds_nobody_up(session: bool) -> None:
+    shown: list[str] = []
+    ((result, _),) = played(
+        f"lambda:{FILE}:leave_somebody_behind", [{"session": session}], context=AgentContext(show=shown.append)
+    )
+    assert result.reward == 1.0
+    started = int(shown[0].removeprefix("[agents] "))
+    if session:
+        psutil.Process(started).kill()
+    else:
+        eventually(lambda: not psutil.pid_exists(started), "its end")
 
 
 def test_lambda_functions_run_side_by_side_each_in_one_process_at_a_time(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path: Path) -> None:
         ("rows.jsonl", b"", "has no rows"),
         ("rows.jsonl", b'{"prompt": "p"}\n{"prompt"\n', "rows.jsonl: line 2: not JSON: "),
         ("rows.jsonl", b'{"prompt": NaN}\n', "rows.jsonl: line 1: not JSON: NaN is no JSON"),
+        ("rows.jsonl", b'{"prompt": 1e999}\n', "rows.jsonl: line 1: not JSON: 1e999 is beyond all numbers"),
         ("rows.jsonl", b'{"prompt": "p"}\n"text"\n', "rows.jsonl: line 2: a row must be a JSON object"),
         ("rows.jsonl", b'{"prompt": "p"}\n{}\n', "rows.jsonl: line 2: a row must be a JSON object"),
         ("rows.jsonl", b'{"prompt": null}\n', "rows.jsonl: line 1: has no 'prompt'"),
@@ -91,6 +92,7 @@ def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path: Path) -> None:
         ("rows.json", b'[{"prompt": "p"}, 3]', "rows.json: row 1: a row must be a JSON object"),
         ("rows.csv", b"prompt,answer\np,a\np\n", "rows.csv: row 1 (line 3): not as many fields as columns"),
         ("rows.csv", b"prompt\np,a\n", "rows.csv: row 0 (line 2): not as many fields as columns"),
+        ("rows.csv", b"prompt,answer,answer\np,1,2\n", "rows.csv: has more than one column 'answer'"),
         ("rows.csv", b'prompt\n"p\n', "rows.csv: line 1: unexpected end of data"),
         ("rows.parquet", b"no parquet", "rows.parquet: "),
     ],
@@ -110,6 +112,34 @@ def test_bytes_in_a_parquet_row_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"prompt": "p"}, {"prompt": "p", "image": b"\xff"}], schema=pa.schema([("prompt", pa.string()), ("image", pa.binary())])), path)  # fmt: skip # noqa: E501
     with pytest.raises(DatasetError, match=r"rows.parquet: row 1: JSON cannot say a bytes"):
         read_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (pa.array([2**62], pa.timestamp("us")), "date value out of range"),
+        (pa.StringArray.from_buffers(1, pa.py_buffer(bytes(4) + b"\1\0\0\0"), pa.py_buffer(b"\xff")), "'utf-8' codec"),
+    ],
+    ids=["a time after all times", "a text that is none"],
+)
+def test_what_python_cannot_say_of_a_parquet_row_is_refused(column: pa.Array, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"prompt": ["p"], "odd": column}), path)
+    with pytest.raises(DatasetError, match=rf"rows\.parquet: .*{problem}"):
+        read_dataset(str(path))
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["p"]), pa.array(["q"])], names=["prompt", "prompt"]), path)
+    with pytest.raises(DatasetError, match=r"rows\.parquet: has more than one column 'prompt'"):
+        read_dataset(str(path))
+
+
+def test_a_long_prompt_in_csv_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt\n{'x' * 200_000}\n")
+    assert read_dataset(str(path))[0].prompt == "x" * 200_000
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

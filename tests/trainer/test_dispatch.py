@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from emulator.address import Address
+from emulator.settings import Settings
 from emulator.trainer.agents import AgentFailed, find_agent
 from emulator.trainer.dispatch import DispatchEnded, Dispatcher, Limits
 from emulator.trainer.rollouts import FailureText, RolloutResult
 from emulator.trainer.runtime import RuntimeGone
 from emulator.trajectory import Status
 from tests.conftest import JOB_ARN
+from tests.stored import spelled
 from tests.trainer.playing import MEMORY, QUICK, a_runtime, alone, play, played, rollouts_of
 
 ACT = "python:tests.trainer.agents:act"
@@ -28,6 +31,16 @@ def test_a_rollout_is_over_when_its_reward_is_there(kind: str) -> None:
     assert len(result.turns) == 3
     assert result.prompt_tokens > 0 < result.response_tokens
     assert (recorded.status, recorded.completion) == (Status.REWARD_RECEIVED, Status.READY)
+
+
+def test_an_emulator_on_postgresql_does_as_well(postgresql_database: Address) -> None:
+    async def work() -> list[RolloutResult]:
+        settings = Settings(port=0, database=spelled(postgresql_database), log_level="error")
+        async with a_runtime("local", settings) as runtime:
+            return await play(runtime, ACT, [{}, {"do": "fail"}], group_size=3)
+
+    results = alone(work())
+    assert [result.reward for result in results] == [1.0] * 3 + [None] * 3
 
 
 def test_both_ways_to_an_emulator_find_the_same() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.trainer.metrics import RewardMetrics, pass_at_k, pass_power_k, reward_metrics, spread
+from emulator.trajectory import MOST_REWARD
 
 #: The rewards behind a real job's eval-results.json: 32 prompts × 2; 5 groups won, 5 lost, 22 divided.
 REAL = [[1.0, 1.0]] * 5 + [[0.75, 0.75]] * 5 + [[1.0, 0.75]] * 22
@@ -85,3 +86,9 @@ def test_the_other_figures_are_those_of_the_statistics_module(groups: list[list[
         expected = statistics.fmean(figure(group) for group in plain)
         assert getattr(metrics.within_groups, name) == pytest.approx(expected, abs=1e-6)
     assert metrics.succeeded_rollouts + metrics.failed_rollouts == len(flat)
+
+
+def test_the_largest_rewards_that_there_can_be_have_figures_too() -> None:
+    found = reward_metrics([[MOST_REWARD, -MOST_REWARD], [MOST_REWARD, None]], group_size=2)
+    assert found.all.std == pytest.approx(MOST_REWARD * 0.6875**0.5)
+    assert found.within_groups.mean == pytest.approx(MOST_REWARD / 4)

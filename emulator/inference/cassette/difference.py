@@ -30,13 +30,13 @@ ABSENT = object()
 
 def nearest(asked: Question, recorded: Iterable[Question]) -> Question | None:
     """The recorded question of the same path that shares most with this one; of equally near ones, the first."""
-    ours = _parts(asked.body)
+    ours = _parts_of(asked.body)  # not kept: there is no end to what may be asked
     best: Question | None = None
     best_rank = (-1, 0, 0)
     for each in recorded:
         if (each.method, each.path) != (asked.method, asked.path):
             continue
-        theirs = _parts(each.body)
+        theirs = _recorded_parts(each.body)
         shared, unlike_long = len(ours & theirs), -abs(len(ours) - len(theirs))
         if (shared, unlike_long) < best_rank[:2]:
             continue
@@ -47,7 +47,11 @@ def nearest(asked: Question, recorded: Iterable[Question]) -> Question | None:
 
 
 @lru_cache(maxsize=10_000)
-def _parts(body: str) -> frozenset[int]:
+def _recorded_parts(body: str) -> frozenset[int]:
+    return _parts_of(body)
+
+
+def _parts_of(body: str) -> frozenset[int]:
     """Hashes of the fields of a body; of its messages, one each."""
     value = _load(body)
     if not isinstance(value, dict):

@@ -41,9 +41,12 @@ class Condition:
 
 
 def turn_condition(turns: Turns) -> Condition:
-    """The turn is one of these."""
+    """The turn is one of these. Raises ValueError."""
     if isinstance(turns, int):
         return Condition("turn", str(turns), lambda request: request.turn == turns, lambda request: request.turn)
+    given: object = turns  # of somebody who has no type checker
+    if not isinstance(given, Collection) or isinstance(given, str):
+        raise ValueError(f"turn: {turns!r} is neither a number nor some of them, as [1, 3] or range(2, 5)")
     shown = _shown_range(turns) if isinstance(turns, range) else ", ".join(map(str, turns))
     return Condition("turn", shown, lambda request: request.turn in turns, lambda request: request.turn)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 #: Where the text of a stream is cut into chunks.
 Unit = Literal["token", "character", "word", "line", "all"]
@@ -21,7 +21,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """An error of the model server; what is left out is what vLLM or OpenAI say with that status."""
+    """An error of the model server; what is left out is what vLLM or OpenAI say with that status. Raises ValueError."""
 
     status: int = 500
     message: str | None = None
@@ -31,15 +31,25 @@ class Error:
     retry_after: str | float | None = None  #: the header, in seconds or as an HTTP date
     style: Literal["vllm", "openai"] = "vllm"
 
+    def __post_init__(self) -> None:
+        if type(self.status) is not int or not 400 <= self.status <= 599:
+            raise ValueError(f"status: {self.status!r} is not that of an error, from 400 to 599")
+
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How a stream comes: `size` units a chunk, seconds before the first one and between two."""
+    """How a stream comes: `size` units a chunk, seconds before the first one and between two. Raises ValueError."""
 
     by: Unit = "token"
     size: int = 1
     first: float = 0.0
     pause: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.by not in get_args(Unit):
+            raise ValueError(f"by: {self.by!r} is none of {', '.join(get_args(Unit))}")
+        if self.size < 1:
+            raise ValueError(f"size: {self.size!r} is not at least 1")
 
 
 @dataclass(frozen=True, slots=True)

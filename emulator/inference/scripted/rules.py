@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from emulator.inference.scripted.conditions import (
 from emulator.inference.scripted.reply import Reply
 from emulator.inference.scripted.request import Request
 from emulator.inference.scripted.script import choose
+from emulator.inference.scripted.wire import BadRequest
 
 #: What answers one choice. Equal requests should get equal answers.
 Answer = Callable[[Request], "Reply | str"]
@@ -30,7 +32,7 @@ Answer = Callable[[Request], "Reply | str"]
 #: Trajectories whose place in sequences is known; those that were silent for longest are forgotten first.
 MAX_TRAJECTORIES = 10_000
 
-_KEPT_UNMATCHED = 100
+_KEPT = 100
 
 
 class NoRuleMatches(Exception):
@@ -74,6 +76,8 @@ class Rule:
         self.answers = tuple(Reply(one) if isinstance(one, str) else one for one in listed)
         if self.then not in ("stay", "loop", "next"):
             raise ValueError(f"then: {self.then!r} is none of stay, loop, next")
+        if self.times is not None and (type(self.times) is not int or self.times < 1):
+            raise ValueError(f"times: {self.times!r} is not a whole number, at least 1")
         if self.weights is not None and not _are_weights(self.weights, len(listed)):
             raise ValueError("weights: as many numbers as replies, none negative and not all 0")
         self.conditions = tuple(self._conditions())
@@ -148,7 +152,7 @@ def answered(answer: Reply | Answer, request: Request) -> Reply:
 class Unmatched:
     """A request that no rule answered, and why each did not."""
 
-    request: Request
+    asked: str  #: the request in a few words: whole ones may be large, and 100 of them are kept
     reasons: tuple[str, ...]  #: one a rule
 
 
@@ -167,7 +171,8 @@ class Rules:
         self._rules: list[Rule] = list(rules)
         self._uses: dict[Rule, int] = {}
         self._counts: OrderedDict[tuple[str, str], dict[Rule, int]] = OrderedDict()
-        self._unmatched: deque[Unmatched] = deque(maxlen=_KEPT_UNMATCHED)
+        self._unmatched: deque[Unmatched] = deque(maxlen=_KEPT)
+        self._failures: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -203,6 +208,7 @@ class Rules:
         with self._lock:
             self._uses, self._counts = {}, OrderedDict()
             self._unmatched.clear()
+            self._failures.clear()
 
     def uses(self, rule: Rule) -> int:
         """How many requests a rule answered."""
@@ -226,8 +232,31 @@ class Rules:
         with self._lock:
             return [*self._unmatched]
 
+    @property
+    def failures(self) -> list[str]:
+        """How functions and templates failed, each way once: the last 100."""
+        with self._lock:
+            return [*self._failures]
+
     def replies(self, request: Request, n: int) -> list[Reply]:
         """What is answered, one reply a choice. Raises NoRuleMatches, BadTemplate, and whatever a function raises."""
+        try:
+            return self._replies(request, n)
+        except (NoRuleMatches, BadRequest):  # which are answers
+            raise
+        except BaseException as error:
+            self._note_failure(error)
+            raise
+
+    def _note_failure(self, error: BaseException) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{where.filename}:{where.lineno}: {type(error).__name__}: {error}"
+        with self._lock:
+            self._failures[text] = None
+            if len(self._failures) > _KEPT:
+                self._failures.popitem(last=False)
+
+    def _replies(self, request: Request, n: int) -> list[Reply]:
         request.seed = self._seed
         rule, default = None, self.default
         if self._rules:  # else the lock, and the rest, can be spared
@@ -263,7 +292,7 @@ class Rules:
             self._uses[rule] = self._uses.get(rule, 0) + 1
             request.count, request.by_rule = count, True
             return rule
-        self._unmatched.append(Unmatched(request, tuple(f"{r}: {why}" for r, why in self.explain(request))))
+        self._unmatched.append(Unmatched(repr(request), tuple(f"{r}: {why}" for r, why in self.explain(request))))
         return None
 
     def _is_spent(self, rule: Rule, count: int) -> bool:

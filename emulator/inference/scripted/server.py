@@ -68,7 +68,9 @@ class ScriptedServer:
         """Answer. What is wrong with a request is said in an answer, as a real server says it."""
         try:
             answer = self._answer(request)
-        except Exception as error:  # of a template, or of a function that is somebody else's
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of a template, or of a function that is somebody else's: pytest.fail(), exit()
             log.exception("the scripted model's rules failed")
             place = "" if self._file is None else self._file.place(error)
             message = f"The scripted model's rules failed: {place}{type(error).__name__}: {error}"

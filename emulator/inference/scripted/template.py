@@ -8,7 +8,7 @@ often the rule answered in this trajectory before) and `random`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 _SIGNS = ("{{", "{%", "{#")
+
+#: Characters, items or bits that a product or a power in a template may have.
+_LARGEST = 10_000_000
 
 
 #: A text that is a single `{{ … }}`, with or without Jinja's signs for white space.
@@ -123,7 +126,7 @@ def _render(text: str, names: Mapping[str, Any]) -> str:
     except BadTemplate:
         raise
     except (TemplateError, *_FAILURES) as error:
-        raise BadTemplate(f"template {_short(text)}: {error}") from None
+        raise BadTemplate(f"template {_short(text)}: {str(error) or type(error).__name__}") from None
 
 
 def _evaluate(expression: str, names: Mapping[str, Any]) -> Any:
@@ -135,7 +138,21 @@ def _evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     except BadTemplate:
         raise
     except (TemplateError, *_FAILURES) as error:
-        raise BadTemplate(f"template {{{{ {_short(expression)} }}}}: {error}") from None
+        told = str(error) or type(error).__name__
+        raise BadTemplate(f"template {{{{ {_short(expression)} }}}}: {told}") from None
+
+
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    """Raises OverflowError for what would take all memory, or for ever: the whole emulator would wait for it."""
+    size = 0
+    if operator == "**" and isinstance(left, int) and isinstance(right, int):
+        size = left.bit_length() * right
+    elif operator == "*" and isinstance(left, Sized) and isinstance(right, int):
+        size = len(left) * right
+    elif operator == "*" and isinstance(left, int) and isinstance(right, Sized):
+        size = left * len(right)
+    if size > _LARGEST:
+        raise OverflowError(f"the result of {operator} is too large")
 
 
 @lru_cache(maxsize=1)
@@ -144,7 +161,14 @@ def _environment() -> Environment:
     from jinja2.runtime import Context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+            _check_size(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+    environment = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
 
     @pass_context
     def one_of(context: Context, values: Sequence[Any]) -> Any:

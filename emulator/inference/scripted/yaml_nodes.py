@@ -58,6 +58,7 @@ def read(source: bytes) -> Node:
         raise NoYAML(Problem(line, "the file is not encoded in UTF-8")) from None
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
+        _check_depth(text, loader)
         root = yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -71,6 +72,19 @@ def read(source: bytes) -> Node:
     if root is None:
         raise NoYAML(Problem(1, "the file is empty"))
     return _Walk().node(root, 0)
+
+
+def _check_depth(text: str, loader: Any) -> None:
+    """Raises NoYAML for what is nested so deeply that libyaml would end the process."""
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                mark = event.start_mark
+                raise NoYAML(Problem(mark.line + 1 if mark else 1, "it is nested too deeply"))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Walk:

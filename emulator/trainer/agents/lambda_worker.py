@@ -23,6 +23,12 @@ from typing import Any
 #: What a function is called where nothing says so.
 HANDLERS = ("lambda_handler", "handler")
 
+#: Bytes of the largest answer, as at Lambda.
+MAX_ANSWER = 6_291_556
+
+#: Characters of an error's message that are passed on.
+MAX_MESSAGE = 100_000
+
 
 class Context:
     """What a handler gets beside its event, as AWS documents it."""
@@ -90,7 +96,11 @@ def invoke(handler: Callable[[Any, Context], Any], asked: dict[str, Any]) -> dic
     try:
         answer = handler(asked["event"], Context(asked["id"], asked["seconds"], asked["arn"]))
         try:
-            return {"answer": json.loads(json.dumps(answer))}
+            text = json.dumps(answer, ensure_ascii=False)
+            if len(text.encode(errors="surrogatepass")) > MAX_ANSWER:
+                problem = f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."
+                raise RuntimeFault("Function.ResponseSizeTooLarge", problem)
+            return {"answer": json.loads(text)}
         except (TypeError, ValueError, RecursionError) as error:
             raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     except BaseException as error:
@@ -106,7 +116,7 @@ def said(error: BaseException, request_id: str) -> dict[str, Any]:
     stack = [] if isinstance(error, RuntimeFault) else traceback.format_list(own)
     shown = [f"[ERROR] {kind}: {error}"] + (["Traceback (most recent call last):", "".join(stack)] if stack else [])
     print("\n".join(shown).rstrip(), file=sys.stderr)
-    return {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": stack}
+    return {"errorMessage": str(error)[:MAX_MESSAGE], "errorType": kind, "requestId": request_id, "stackTrace": stack}
 
 
 def end_of_output(request_id: str) -> None:

@@ -34,8 +34,11 @@ OUTPUT_TIMEOUT = 1.0
 
 _WORKER = Path(__file__).with_name("lambda_worker.py")
 
-#: The longest line that comes from a worker: Lambda's answers have 6 MB at most.
-_LINE = 16 * 1024 * 1024
+#: The longest line that comes from a worker: Lambda's answers have 6 MB at most, and escapes make them longer.
+_LINE = 32 * 1024 * 1024
+
+#: Seconds in which what an ended worker has printed is shown.
+LAST_LINES = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,15 @@ class _Worker:
         """Kill it, and whatever it has started; all that it has printed is shown."""
         if self.expiry is not None:
             self.expiry.cancel()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.writer.close()
-        await self.process.wait()
         assert self.showing is not None
-        await self.showing
+        waiting = asyncio.ensure_future(self.process.wait()), self.showing
+        _, late = await asyncio.wait(waiting, timeout=LAST_LINES)
+        if late:  # somebody who has left its group holds its output open
+            self.process._transport.close()  # type: ignore[attr-defined]  # there is no public way to
+            await asyncio.wait(waiting)
 
 
 class InitFailed(Exception):

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class PythonFunction:
             found: Any = importlib.import_module(self._module)
             for part in self._name.split("."):
                 found = getattr(found, part)
-        except Exception as error:  # whatever its module raises
+        except (Exception, SystemExit) as error:  # whatever its module raises
             raise AgentFailed(f"python:{self._target} cannot be imported: {_said(error)}") from error
         if not callable(found):
             raise AgentFailed(f"python:{self._target} is no function")
@@ -57,7 +57,7 @@ class PythonFunction:
         assert self._function is not None, "started"
         try:
             if self._loop is not None:
-                running = asyncio.run_coroutine_threadsafe(self._function(_own(request)), self._loop)
+                running = asyncio.run_coroutine_threadsafe(_finish(self._function(_own(request))), self._loop)
                 answer = await asyncio.wrap_future(running)
             else:
                 answer = await _in_thread(self._function, _own(request), trajectory_id)
@@ -78,8 +78,9 @@ class PythonFunction:
 
 
 def _own(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that the agent may change."""
-    return deepcopy(dict(request))
+    """A copy that the agent may change; by way of JSON, which goes as deep as a dataset can."""
+    copy: dict[str, Any] = json.loads(json.dumps(request))
+    return copy
 
 
 def _is_coroutine_function(function: Any) -> bool:
@@ -109,6 +110,8 @@ async def _in_thread(function: Callable[[dict[str, Any]], Any], request: dict[st
             return
         if error is None:
             future.set_result(answer)
+        elif isinstance(error, AgentFailed):
+            future.set_exception(error)
         else:  # wrapped, as a future takes no StopIteration
             future.set_exception(AgentFailed(f"the agent raised {_said(error)}"))
 
@@ -130,7 +133,11 @@ async def _in_thread(function: Callable[[dict[str, Any]], Any], request: dict[st
 
 
 async def _finish(work: Awaitable[Any]) -> Any:
-    return await work
+    """Await an agent's work. Raises AgentFailed for what would end its event loop, and then ours."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise AgentFailed(f"the agent raised {_said(error)}") from error
 
 
 def _said(error: BaseException) -> str:
