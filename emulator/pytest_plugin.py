@@ -23,7 +23,8 @@ SETTINGS = (
     "database", "durability", "database_timeout",
     "model", "rewrite_model", "model_api_key", "model_connect_timeout", "model_answer_timeout", "model_idle_timeout",
     "vllm_python", "vllm_log", "record", "cassette_ignores", "cassette_pauses", "cassette_used_up",
-    "trajectories", "jobs", "agents", "limits", "policy_update", "mlflow", "mlflow_python", "region", "auth", "key_pairs", "account",
+    "trajectories", "jobs", "agents", "limits", "policy_update", "mlflow", "mlflow_python",
+    "region", "auth", "key_pairs", "account",
     "max_request_bytes", "max_answer_bytes", "max_in_flight", "shutdown_timeout", "faults",
 )  # fmt: skip
 
