@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 JOB_ARN = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/arithmetic"
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear Ctrl-C, also where this one was started not to, as a shell's `&` does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
