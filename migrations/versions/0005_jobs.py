@@ -10,8 +10,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Rename the table of those that are known, and add the other."""
-    op.rename_table("jobs", "known_jobs")
+    """Give the table of those that are known its name, and add the other."""
+    # Not renamed: on PostgreSQL its constraints would keep the names that the other table's have.
+    op.create_table(
+        "known_jobs",
+        sa.Column("job_arn", sa.Text, primary_key=True),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+    )
+    op.execute("INSERT INTO known_jobs (job_arn, created_at) SELECT job_arn, created_at FROM jobs")
+    op.drop_table("jobs")
     row = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
         "jobs",

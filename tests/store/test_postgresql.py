@@ -137,7 +137,7 @@ def test_two_schemas_of_one_database_know_nothing_of_each_other(url: DatabaseURL
     execute(url, "CREATE TABLE theirs (a int); CREATE SCHEMA one; CREATE SCHEMA two")
     for schema in ("one", "two"):
         open_and_close(in_schema(url, schema))
-    execute(url, "INSERT INTO one.jobs VALUES ('job', 1)")
+    execute(url, "INSERT INTO one.known_jobs VALUES ('job', 1)")
     with reading(in_schema(url, "one")) as connection:
         assert connection.scalar(text("SELECT count(*) FROM known_jobs")) == 1
     with reading(in_schema(url, "two")) as connection:
@@ -377,7 +377,7 @@ def test_what_postgresql_does_not_rely_on_is_found(url: DatabaseURL) -> None:
 def test_damage_is_found(url: DatabaseURL, postgresql: PostgreSQL) -> None:
     open_and_close(url)
     execute(url, "INSERT INTO known_jobs SELECT 'job ' || n, n FROM generate_series(1, 1000) AS n")
-    file = postgresql.folder / "data" / str(execute(url, "SELECT pg_relation_filepath('jobs')")[0][0])
+    file = postgresql.folder / "data" / str(execute(url, "SELECT pg_relation_filepath('known_jobs')")[0][0])
     postgresql.stop()
     try:
         page = bytearray(file.read_bytes())
@@ -386,7 +386,7 @@ def test_damage_is_found(url: DatabaseURL, postgresql: PostgreSQL) -> None:
     finally:
         postgresql.start()
     (problem,) = check(url)
-    assert problem.startswith("jobs: invalid page in block 0")
+    assert problem.startswith("known_jobs: invalid page in block 0")
 
 
 def test_the_size_grows_with_what_is_stored(url: DatabaseURL) -> None:
