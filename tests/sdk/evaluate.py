@@ -59,6 +59,7 @@ def base_model() -> dict[str, Any]:
         "execution": seen(execution),
         "again": seen(again),
         "kind": type(again).__name__,
+        "mlflow_details": execution.get_mlflow_details(),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.environments import program
 from tests.sdk import recomputed
 from tests.sdk.conftest import Run, ran
 
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The script, after its end."""
-    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS, mlflow="off") as run:
+    python = str(program("sagemaker", "python"))
+    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS, mlflow_python=python) as run:
         yield run
 
 
@@ -59,6 +61,19 @@ def test_the_results_are_those_of_the_rollouts(run: Run) -> None:
     assert results["eval/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
     assert results["eval/reward/pass_at_1"] == pytest.approx(recomputed.mean([reward >= 1 for reward in rewards]))
     assert (results["eval/reward/num_prompts"], results["eval/reward/rollouts_per_prompt"]) == (4, 4)
+
+
+def test_the_metrics_in_mlflow_and_the_lineage_are_those_of_the_evaluation(run: Run) -> None:
+    found = run.report["base_model"]
+    details, job = found["mlflow_details"], found["execution"]["steps"]["EvaluateBaseModel"]["job"]
+    assert details == describe(run, job)["ServiceOutput"]["MlflowDetails"]
+    assert details["RunName"] == "base-model-eval"
+    logged = run.get("mlflow/api/2.0/mlflow/runs/get", run_id=details["RunId"])["run"]["data"]["metrics"]
+    metrics = {metric["key"]: metric["value"] for metric in logged}
+    rewards = [each["rewards"][0] for each in run.trajectories(job)]
+    assert metrics["eval/reward/mean"] == pytest.approx(recomputed.mean(rewards))
+    artifacts = run.client("sagemaker").list_artifacts(SourceUri=details["RunId"])["ArtifactSummaries"]
+    assert len(artifacts) == 1
 
 
 def test_a_trained_model_is_evaluated_beside_its_base(run: Run) -> None:
