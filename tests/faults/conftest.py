@@ -74,6 +74,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def rollout(emulator: Server) -> Iterator[Rollout]:
+    emulator.app.faults.clear()
     with runtime_client(emulator.url) as client:
         yield Rollout(emulator, client, {"JobArn": JOB_ARN, "TrajectoryId": f"t-{next(ids)}"})
     emulator.app.faults.clear()
