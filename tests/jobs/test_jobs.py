@@ -192,6 +192,23 @@ def test_a_job_that_is_stopped_breaks_off_what_is_in_flight_and_keeps_what_there
         aws.client("sagemaker").delete_job(JobName="j", JobCategory="AgentRFT")
 
 
+def test_of_a_job_that_is_stopped_the_steps_that_were_done_are_kept() -> None:
+    with aws_with("good_in_the_first_step") as aws:
+        aws.prepare()
+        arn = aws.create(training())
+        aws.until(lambda job: job["Output"].get("ProgressInfo", {}).get("CurrentStep") == 1)
+        aws.until(lambda _: len(trajectories(aws, arn)) == 8)
+        aws.client("sagemaker").stop_job(JobName="j", JobCategory="AgentRFT")
+        job = aws.ended()
+        assert (job["JobStatus"], job["Output"]["ProgressInfo"]["CurrentStep"]) == ("Stopped", 1)
+        package = aws.client("sagemaker").describe_model_package(
+            ModelPackageName=job["Output"]["OutputModelPackageArn"]
+        )
+        assert "The policy was not updated" in package["ModelPackageDescription"]
+        lines = aws.client("s3").get_object(Bucket="bucket", Key="out/j/trajectories.jsonl")["Body"].read().splitlines()
+        assert sum(json.loads(line)["eligible"] for line in lines) == 4
+
+
 def test_a_job_that_takes_too_long_is_stopped() -> None:
     with aws_with("never_answers") as aws:
         aws.prepare()
