@@ -10,7 +10,7 @@ from emulator.commands import Refused
 from emulator.inference.model_server import ModelServerError
 from emulator.server import CannotListen, Server
 from emulator.settings import InvalidSetting, Settings
-from emulator.store import DatabaseError
+from emulator.store import DatabaseError, DatabaseInUse
 from emulator.trainer.remote_runtime import RemoteRuntime
 from emulator.trainer.runtime import LocalRuntime, Runtime
 
@@ -54,6 +54,8 @@ async def embedded_runtime(settings: Settings, patience: float) -> AsyncIterator
             await serving
         await _until_ready(problem, patience)
         yield LocalRuntime(server.app.store, server.app.conduct, endpoint=server.url, region=settings.region)
+    except DatabaseInUse as error:
+        raise Refused(f"{error}; --endpoint URL uses that server") from None
     except (DatabaseError, ModelServerError) as error:
         raise Refused(str(error)) from None
     finally:

@@ -23,6 +23,10 @@ class DatabaseError(Exception):
     """The database cannot be used; the message is one line that says why and what to do."""
 
 
+class DatabaseInUse(DatabaseError):
+    """Another server has the file open."""
+
+
 class DatabaseUnavailable(Exception):
     """The database cannot be reached; nothing was written."""
 

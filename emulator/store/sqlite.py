@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 
-from emulator.store.database import DatabaseError
+from emulator.store.database import DatabaseError, DatabaseInUse
 from emulator.store.log_flush import LogFlush
 from emulator.store.migrations import is_older, make_tables, require_current, revision, upgrade_tables
 from emulator.store.schema import REVISION
@@ -210,7 +210,7 @@ def lock(path: Path) -> IO[str]:
         file.seek(0)
         owner = file.read().strip()
         file.close()
-        raise DatabaseError(
+        raise DatabaseInUse(
             f"{path}: another server (process {owner or 'unknown'}) has this file open; "
             "stop it, or name another --database; several servers at once need PostgreSQL, --database postgresql://…"
         ) from None

@@ -159,6 +159,15 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing_to_resume(
     assert not list(tmp_path.glob("*.journal"))
 
 
+def test_beside_a_server_of_the_same_database_it_names_the_way_to_use_that_one(server: Server, tmp_path: Path) -> None:
+    dataset = write_rows(tmp_path, [{}])
+    database = str(server.app.settings.database)
+    status, _, errors = rolled(tmp_path, dataset, "--agent", ACT, "--database", database)
+    assert status == 2
+    assert "has this file open" in errors
+    assert "--endpoint URL uses that server" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
