@@ -25,7 +25,7 @@ COLUMNS = tuple(SUITES)
 FIRST = Figure(
     "fixture_first", "job_runtime: set up and tear down of the first test, more than without", "ms", columns=COLUMNS
 )
-EACH = Figure("fixture_each", "job_runtime: the same of each further test, median", "ms", columns=COLUMNS)
+EACH = Figure("fixture_each", "job_runtime: the same of each further test, mean", "ms", columns=COLUMNS)
 STOP = Figure("fixture_stop", "job_runtime: the end of the session", "ms", columns=COLUMNS)
 FOREIGN = Figure("fixture_foreign", "a suite that does not use it: importing the plugin", "ms", columns=COLUMNS)
 
@@ -93,7 +93,7 @@ def _fixture(rig: Rig, _contenders: Sequence[Contender], results: Results, scale
             without = statistics.median(spent[f"test_without[{number}]"] for number in range(1, TESTS))
             each = [spent[f"test_with[{number}]"] - without for number in range(TESTS)]
             results.add(FIRST, column, 1e3 * each[0])
-            results.add(EACH, column, 1e3 * statistics.median(each[1:]))
+            results.add(EACH, column, 1e3 * statistics.fmean(each[1:]))
             results.add(STOP, column, 1e3 * (spent["test_after"] - without))
             results.add(FOREIGN, column, imported)
     for column in COLUMNS:
