@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,7 +21,10 @@ from emulator.protocol.errors import AWSError
 log = logging.getLogger(__name__)
 
 #: Of which something is kept.
-SERVICES = ("iam", "logs", "s3", "sagemaker")
+SERVICES = ("iam", "lambda", "logs", "s3", "sagemaker")
+
+#: moto's time is the process's, and there may be several servers in it.
+_one_restores = threading.Lock()
 
 Events = dict[tuple[str, str, str], list[dict[str, Any]]]
 
@@ -33,7 +37,7 @@ def restore(disk: Disk, moto: Moto) -> None:
     events: Events = {}
     for service in SERVICES:
         moto.backend(service, "aws" if service in ("s3", "iam") else "us-west-2")  # imports its modules
-    with _clock() as clock:
+    with _one_restores, _clock() as clock:
         for kept in disk.requests():
             clock.now = datetime.fromtimestamp(kept.at, UTC).replace(tzinfo=None)
             count += 1
@@ -103,13 +107,21 @@ class _Clock:
 @contextmanager
 def _clock() -> Iterator[_Clock]:
     """What moto takes for the time, so that things are as old as they are. It asks a function in each module."""
+    from moto.core.utils import utcnow as theirs
+
     clock = _Clock()
-    modules = [module for name, module in sys.modules.items() if name.startswith("moto.") and "utcnow" in vars(module)]
-    theirs = modules[0].utcnow
-    for module in modules:
-        module.utcnow = lambda: clock.now  # type: ignore[attr-defined]
+
+    def ours() -> datetime:
+        return clock.now
+
+    _have_asked(theirs, ours)
     try:
         yield clock
     finally:
-        for module in modules:
-            module.utcnow = theirs  # type: ignore[attr-defined]
+        _have_asked(ours, theirs)  # those too that were imported meanwhile
+
+
+def _have_asked(before: object, after: object) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("moto.") and vars(module).get("utcnow") is before:
+            module.utcnow = after  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,28 @@ def test_logs_are_there_after_a_restart_however_old(database: Path) -> None:
         assert stream["logStreamName"] == "j/1"
         assert [each["message"] for each in found] == ["line 0", "line 1", "line 2"]
         assert found[0]["timestamp"] < now - 29 * DAY
+
+
+def test_credentials_given_after_a_restart_are_valid_whatever_was_imported_to_restore(
+    database: Path, tmp_path: Path
+) -> None:
+    with server_of(database) as server:
+        role = client(server, "iam").create_role(RoleName="mine", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
+        client(server, "lambda").create_function(
+            FunctionName="f",
+            Runtime="python3.12",
+            Role=role,
+            Handler="f.handler",
+            Code={"ZipFile": zipped("f.py", "def handler(event, context): return 1")},
+        )
+    with sqlite3.connect(f"{database}-aws") as connection:
+        connection.execute("UPDATE requests SET at = at - 864000")  # ten days ago
+    connection.close()
+    with serving(database, "scripted", log=tmp_path / "log") as emulator:  # a process that has imported nothing yet
+        made = client(emulator.url, "iam").get_role(RoleName="mine")["Role"]["CreateDate"]
+        given = client(emulator.url, "sts").assume_role(RoleArn=role, RoleSessionName="s")["Credentials"]
+    assert made < datetime.now(UTC) - timedelta(days=9)
+    assert given["Expiration"] > datetime.now(UTC)
 
 
 def test_packages_roles_functions_apps_and_lineage_are_there_after_a_restart(database: Path) -> None:
