@@ -20,7 +20,7 @@ class Authority:
         self.context = lru_cache(maxsize=1024)(self._context)
 
     def _context(self, host: str) -> ssl.SSLContext:
-        """For a server that is to be taken for `host`."""
+        """For a server that is to be taken for `host`. Raises ValueError for what is no host's name."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(host).configure_cert(context)
         return context

@@ -25,6 +25,8 @@ class Child:
         """`otherwise` is called with signals that come when no child runs."""
         self._otherwise = otherwise
         self._process: asyncio.subprocess.Process | None = None
+        self._is_starting = False
+        self._early: list[signal.Signals] = []  # came while it was started
 
     def take_signals(self) -> None:
         """From here on, this process's signals are the child's."""
@@ -33,18 +35,25 @@ class Child:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._process is None or self._process.returncode is not None:
+        if self._is_starting:
+            self._early.append(number)
+        elif self._process is None or self._process.returncode is not None:
             self._otherwise(number)
         elif number not in _OF_TERMINALS or not _in_foreground():
             self._process.send_signal(number)
 
     async def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run it to its end; the exit status, as shells count it."""
+        self._is_starting = True
         try:
             self._process = await asyncio.create_subprocess_exec(*command, env=dict(environment))
         except OSError as error:
             print(f"job-runtime-local: {command[0]}: {error.strerror}", file=sys.stderr)
             return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        finally:
+            self._is_starting = False
+        for number in self._early:
+            self._on_signal(number)
         status = await self._process.wait()
         return status if status >= 0 else 128 - status
 

@@ -84,9 +84,12 @@ class Proxy:
         try:
             method, target, version = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
             url = urlsplit(f"//{target}" if method == "CONNECT" else target)
+            if url.scheme != ("" if method == "CONNECT" else "http"):
+                raise ValueError("neither CONNECT nor http://")
             host, port = url.hostname or "", url.port or 80
             address = self._address(host, port)
-        except ValueError:
+            context = self._authority.context(host) if method == "CONNECT" and is_aws(host) else None
+        except ValueError:  # of a name, too, for which there can be no certificate
             refusal = Refusal("400 Bad Request", "This is a proxy: it wants CONNECT, or http:// and a host")
             await _refuse(writer, refusal)
             return
@@ -96,9 +99,9 @@ class Proxy:
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
-            if is_aws(host):
+            if context is not None:
                 try:
-                    await writer.start_tls(self._authority.context(host))
+                    await writer.start_tls(context)
                 except ssl.SSLError as error:
                     self._say_once(f"a program does not believe our certificate of {host}: {error.reason or error}")
                     return
