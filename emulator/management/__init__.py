@@ -28,7 +28,8 @@ from emulator.protocol.answer import Answer, StreamAnswer
 from emulator.protocol.endpoint import ClientGone, error_answer
 from emulator.protocol.errors import AWSError, InternalServiceError, ResourceNotFoundException, ValidationException
 from emulator.scrape import Scrape, describe_database
-from emulator.settings import Settings, setting_fields
+from emulator.settings import Settings
+from emulator.settings_sources import setting_fields
 from emulator.store import Store, StoreError
 from emulator.trajectory import UnknownJob, UnknownTrajectory
 from emulator.visitors import refuse_strangers
