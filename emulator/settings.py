@@ -12,6 +12,9 @@ from emulator.agent_map import AgentMap
 
 MEBIBYTE = 1024 * 1024
 
+#: The role that whoever asks has taken: trusted by SageMaker, and allowed everything.
+ROLE_NAME = "AmazonSageMaker-ExecutionRole"
+
 
 class InvalidSetting(Exception):
     """A setting has a value that it cannot have; the message is one line that says which, and what it may be."""
