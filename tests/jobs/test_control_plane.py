@@ -14,9 +14,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from emulator.control import CONTROL_OPERATIONS
 from emulator.job import Category
 from emulator.job_config import schema_text
-from emulator.operations import CONTROL_OPERATIONS
 from emulator.protocol.aws_json import load_control_model
 from emulator.server import Server
 from emulator.settings import Settings
