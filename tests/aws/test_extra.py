@@ -32,7 +32,7 @@ def client(service):
 """
 
 
-def test_what_is_around_the_runtime_is_imported_by_the_first_request_for_it_and_moto_later_still() -> None:
+def test_what_is_around_the_runtime_is_imported_by_the_first_request_for_it() -> None:
     script = f"""{SERVER}
 import urllib.request
 
@@ -42,8 +42,8 @@ def imported():
 with running_server() as server:
     arn = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/j"
     headers = {{"X-Amzn-SageMaker-Job-Arn": arn, "X-Amzn-SageMaker-Trajectory-Id": "t"}}
-    sample = urllib.request.Request(server.url + "/sample", b'{{"messages": [{{"role": "user", "content": "hi"}}]}}', headers)
-    urllib.request.urlopen(sample).close()
+    body = b'{{"messages": [{{"role": "user", "content": "hi"}}]}}'
+    urllib.request.urlopen(urllib.request.Request(server.url + "/sample", body, headers)).close()
     imported()
     urllib.request.urlopen(server.url + "/_emulator/health").close()
     imported()
