@@ -217,29 +217,31 @@ def _services(
     find_agent: FindAgent,
     mlflow: MlflowServer | None,
 ) -> Services:
+    from emulator.trainer.jobs.policy import POLICY_UPDATES
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.runtime import LocalRuntime
 
+    policy = POLICY_UPDATES[settings.policy_update]
     return Services(
         store=store,
         runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=_cloud(settings, url),
-        tracker=_tracker(mlflow, store),
+        tracker=_tracker(mlflow, store, policy.note),
+        policy=policy,
         find_agent=find_agent,
         export=partial(_export, store),
         rate=AWS_RATE if settings.limits == "aws" else None,
     )
 
 
-def _tracker(mlflow: MlflowServer | None, store: Store) -> Tracker:
+def _tracker(mlflow: MlflowServer | None, store: Store, note: str) -> Tracker:
     if mlflow is None:
         from emulator.trainer.jobs.untracked import Untracked
 
         return Untracked()
-    from emulator.trainer.jobs.training import NO_UPDATE
     from emulator.trainer.mlflow.tracker import MlflowTracker
 
-    return MlflowTracker(mlflow, store, NO_UPDATE)
+    return MlflowTracker(mlflow, store, note)
 
 
 class _Agents:

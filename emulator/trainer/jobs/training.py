@@ -1,4 +1,4 @@
-"""A training job: steps of rollouts, with a validation now and then. The policy stays as it is."""
+"""A training job: steps of rollouts, each with its policy update, and a validation now and then."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ from emulator.trainer.jobs.run import JobRun
 from emulator.trainer.jobs.services import JobFailed
 from emulator.trainer.jobs.tokens import StepTokens, step_tokens
 from emulator.trainer.rollouts import RolloutResult, Row
-
-#: What logs, metrics and the model package say: no number pretends that something was learned.
-NO_UPDATE = "The policy was not updated (--policy-update none): every step sampled from the base model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ async def train(run: JobRun, config: JobConfig) -> None:
     await run.track(config)
     done = run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0)
     await run.update(ProgressInfo=_progress(plan, done))
-    await run.say(NO_UPDATE)
+    await run.say(run.services.policy.note)
     async with run.agent(config) as agent:
         if done == 0:
             await _validate(run, config, plan, agent, 0)
@@ -111,6 +108,7 @@ async def _step(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, step: 
         **advantage_metrics(results, method=parameters["advantage_method"]),
         **training_metrics(results, tokens, step=step, epoch=plan.epoch(step), group_size=group_size),
     }
+    metrics |= await run.services.policy.update(step, results, config)
     now = time.monotonic()
     metrics |= {"timing_s/training": now - training_at, "timing_s/step": now - began_at}
     if parameters["save_every"] and step % parameters["save_every"] == 0:
@@ -189,6 +187,6 @@ async def _package(run: JobRun, config: JobConfig, group_arn: str | None, what: 
     assert group is not None, "the schema demands one"
     name = group.rpartition("/")[2]
     model_uri = f"{config.output_path.rstrip('/')}/{name}/{run.job.name}/model"
-    note = f"{what} of {run.job.name}. {NO_UPDATE}"
+    note = f"{what} of {run.job.name}. {run.services.policy.note}"
     await run.services.cloud.put(f"{model_uri}/README.txt", f"{note}\nBase model: {config.base_model_arn}\n".encode())
     return await run.services.cloud.create_model_package(group, model_uri=model_uri, config=config, note=note)
