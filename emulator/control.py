@@ -247,4 +247,4 @@ async def _export(store: Store, job_arn: str) -> bytes:
     from emulator.store.queries import TrajectoryFilter
 
     plan = Plan(TrajectoryFilter(job_arn))
-    return await store.read(lambda connection: b"".join(export(connection, plan, Tally())))
+    return await store.read_patiently(lambda connection: b"".join(export(connection, plan, Tally())))
