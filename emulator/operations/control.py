@@ -72,7 +72,7 @@ class Control:
     async def find_by_arn(self, arn: str) -> Job:
         """Raises ResourceNotFound, InternalServiceError."""
         try:
-            job = await self.store.read(find_job, arn)
+            job = await self.store.read_patiently(find_job, arn)
         except StoreError as error:
             raise control_error(error) from error
         if job is None:

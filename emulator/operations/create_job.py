@@ -30,8 +30,6 @@ async def create_job(
     """
     from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
 
-    if control.store.is_shared:
-        raise ValidationException("Jobs need a database that no other server shares: a SQLite file, not PostgreSQL")
     category = read_category(job_category)
     if job_config_schema_version not in SCHEMA_VERSIONS:
         raise ResourceNotFound(
@@ -61,7 +59,10 @@ async def create_job(
         tags=own_tags,
     )
     try:
-        await control.store.write((job.arn, ""), store_job, job, most_active=1 if control.aws_limits else None)
+        # Not as what concerns this job: how many there are is asked before anything else of the transaction is locked.
+        await control.store.write(
+            ("", ""), store_job, job, most_active=1 if control.aws_limits else None, runner=control.store.runner
+        )
     except CONTROL_ERRORS as error:
         raise control_error(error) from error
     control.runner.begin(job)

@@ -55,7 +55,9 @@ async def start_pipeline_execution(
         description=pipeline_execution_description,
     )
     try:
-        execution, is_new = await control.store.write((execution.arn, ""), create_execution, execution)
+        execution, is_new = await control.store.write(
+            (execution.arn, ""), create_execution, execution, runner=control.store.runner
+        )
     except CONTROL_ERRORS as error:
         raise control_error(error) from error
     if is_new:

@@ -98,9 +98,7 @@ def require_runner(transaction: Transaction, arn: str, runner: str | None) -> No
         raise JobTaken(f"Job {arn} is another server's by now, or gone")
 
 
-def change_job(
-    transaction: Transaction, arn: str, change: Callable[[Job], Job], *, runner: str | None = None
-) -> Job:
+def change_job(transaction: Transaction, arn: str, change: Callable[[Job], Job], *, runner: str | None = None) -> Job:
     """Replace a job by what `change` makes of it; that. `runner`: who does so in doing the job.
 
     Raises JobNotFound, JobTaken, and what `change` raises.

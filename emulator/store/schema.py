@@ -189,8 +189,8 @@ writers = Table(
     Column("last_commit", BigInteger, nullable=False),
 )
 
-#: The servers that do jobs and pipeline executions of a shared database, and when each was last heard of, by the clock of
-#: the database: what belongs to one that is not here any more is another's to go on with. Left out likewise.
+#: The servers that do jobs and pipeline executions of a shared database, and when each was last heard of, by the clock
+#: of the database: what belongs to one that is not here any more is another's to go on with. Left out likewise.
 runners = Table(
     "runners",
     metadata,
