@@ -1,9 +1,9 @@
 """Who does the jobs and pipeline executions of a database that several servers share.
 
 A runner is a server that is heard of: it says so every few seconds, in the table `runners`. Whatever is under way
-belongs to one runner, and to the next that looks once its own was not heard of for `LEASE` seconds. Who does a job names
-its runner in each transaction (`require_runner`): one that was only slow, or cut off, can write nothing more to a job
-that was taken from it.
+belongs to one runner, and to the next that looks once its own was not heard of for `LEASE` seconds. Who does a job
+names its runner in each transaction (`require_runner`): one that was only slow, or cut off, can write nothing more to a
+job that was taken from it.
 """
 
 from __future__ import annotations

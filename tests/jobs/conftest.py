@@ -13,11 +13,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from emulator.address import Address
 from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
 from tests.jobs import agents
+from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -93,9 +95,16 @@ class AWS:
 @contextmanager
 def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
-    settings = {"durability": "memory", "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
+    kept = {} if "database" in settings else {"durability": "memory"}
+    settings = {**kept, "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
     with running_server(Settings(port=0, **settings)) as server:
         yield AWS(server)
+
+
+@pytest.fixture
+def kept(any_database: Address) -> dict[str, Any]:
+    """Settings: where jobs are kept, in a file, then in PostgreSQL."""
+    return {"database": spelled(any_database)}
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from emulator.address import Address
 from emulator.job import Category
 from emulator.job_config import schema_text
 from emulator.operations import CONTROL_OPERATIONS
@@ -22,6 +23,7 @@ from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
+from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -36,6 +38,13 @@ def control(server: Server) -> Any:
         aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
     )
+
+
+@pytest.fixture
+def server(any_database: Address) -> Iterator[Server]:
+    """A server for a test of its own, on either database."""
+    with running_server(Settings(port=0, database=spelled(any_database))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
