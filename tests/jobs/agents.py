@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from typing import Any
 
 import boto3
@@ -73,6 +75,13 @@ def raises(_request: dict[str, Any]) -> None:
 def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)
+    good(request)
+
+
+def good_when_there_is_a_file(request: dict[str, Any]) -> None:
+    """Waits for the file that the test will make, where the server is a process of its own."""
+    while not os.path.exists(os.environ["TEST_GO"]):
+        time.sleep(0.05)
     good(request)
 
 

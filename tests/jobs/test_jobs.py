@@ -7,19 +7,10 @@ from itertools import combinations
 from statistics import fmean, pstdev
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.jobs import agents
-from tests.jobs.conftest import AWS, aws_with, evaluation, training
-
-
-def trajectories(aws: AWS, arn: str) -> list[dict[str, Any]]:
-    answer = httpx2.get(f"{aws.server.url}/_emulator/trajectories", params={"job": arn, "limit": 500})
-    listed = answer.json()["trajectories"]
-    return [
-        httpx2.get(f"{aws.server.url}/_emulator/trajectories/{arn}/{each['trajectory_id']}").json() for each in listed
-    ]
+from tests.jobs.conftest import AWS, aws_with, evaluation, training, trajectories
 
 
 def step_metrics(aws: AWS) -> dict[int, dict[str, float]]:

@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 
 from emulator.job import Job
 from emulator.job_config import JobConfig, read_config
+from emulator.server import Server
 from emulator.settings import Settings
 from emulator.store import Store
 from emulator.store.jobs import find_job
@@ -203,6 +204,7 @@ def tracked(gateway: str, tell: Callable[[Telling], Awaitable[None]]) -> list[st
             said.append(line)
 
         async def work() -> None:
+            assert isinstance(aws.server, Server)
             store: Store = aws.server.app.store
             job = await store.read(find_job, arn)
             assert job is not None
