@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,15 +13,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulator.address import DatabaseURL
+from emulator.address import Address, DatabaseURL
 from emulator.settings import Settings
+from emulator.store.copy import copy_database
 from emulator.testing import running_server
 from tests.jobs import agents
 from tests.jobs.conftest import AWS, aws_with, evaluation, training, trajectories
 from tests.postgresql import PostgreSQL, Stop
 from tests.postgresql_proxy import postgresql_proxy
 from tests.serving import Serving, serving
-from tests.stored import eventually
+from tests.stored import eventually, spelled
 
 NAMED = {"JobName": "j", "JobCategory": "AgentRFT"}
 
@@ -207,6 +209,27 @@ def test_the_job_of_a_server_that_is_killed_is_gone_on_with(
         assert "Job completed" in home.log()
 
 
+def test_a_server_that_slept_while_another_went_on_with_its_job_leaves_it_alone(
+    postgresql_database: DatabaseURL, home: AWS, tmp_path: Path
+) -> None:
+    home.prepare()
+    with (
+        process(postgresql_database, home, tmp_path) as (one, its_process),
+        process(postgresql_database, home, tmp_path) as (other, _),
+    ):
+        arn = one.create(training())
+        in_flight(one, arn)
+        its_process.process.send_signal(signal.SIGSTOP)
+        other.until(lambda job: "Restarting" in history(job))
+        (tmp_path / "go").touch()
+        its_process.process.send_signal(signal.SIGCONT)  # with agents that go on, too
+        job = check_completed(other, arn)
+        assert history(job).count("Restarting") == 1
+        eventually(lambda: "is left off" in its_process.log.read_text(), "it to notice")
+        assert one.describe() == job
+        assert home.log().count("Job completed") == 1
+
+
 def test_a_job_that_the_next_server_cannot_go_on_with_fails_and_says_why(postgresql_database: DatabaseURL) -> None:
     with aws_with("good_when_told", database=postgresql_database.conninfo) as one:
         one.prepare()
@@ -228,3 +251,20 @@ def test_an_evaluation_that_was_told_to_stop_when_its_server_was_gone_is_stopped
         one.client("sagemaker").stop_job(JobName="e", JobCategory="AgentRFTEvaluation")
     with aws_with("good", database=postgresql_database.conninfo) as other:
         assert other.ended(**named)["JobStatus"] == "Stopped"
+
+
+@pytest.mark.parametrize("way", ["from a file", "into a file"])
+def test_a_job_goes_on_in_the_database_that_it_was_copied_to(
+    way: str, postgresql_database: DatabaseURL, tmp_path: Path
+) -> None:
+    source, target = ("file", "postgresql") if way == "from a file" else ("postgresql", "file")
+    where: dict[str, Address] = {"file": tmp_path / "trajectories.db", "postgresql": postgresql_database}
+    with aws_with("good_in_the_first_step", database=spelled(where[source])) as one:
+        one.prepare()
+        arn = one.create(training())
+        one.until(lambda _: len(trajectories(one, arn)) == ROLLOUTS)
+    counts = copy_database(where[source], where[target], lambda *_: None)
+    assert (counts["jobs"], counts["job_rollouts"]) == (1, ROLLOUTS)
+    with aws_with("good", database=spelled(where[target])) as other:
+        other.prepare()
+        assert "Restarting" in history(check_completed(other, arn))
