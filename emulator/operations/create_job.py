@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from emulator.job import Job, SecondaryStatus, TooManyTags, Transition
-from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
+from emulator.operations.control import Control, control_error, read_category, to_its_end
 from emulator.operations.tags import merge_tags
 from emulator.protocol.errors import ResourceNotFound, ValidationException
 from emulator.store import now
@@ -58,12 +58,13 @@ async def create_job(
         transitions=(Transition(SecondaryStatus.STARTING, created_at, message="Job created"),),
         tags=own_tags,
     )
-    try:
+
+    async def create() -> None:
         # Not as what concerns this job: how many there are is asked before anything else of the transaction is locked.
         await control.store.write(
             ("", ""), store_job, job, most_active=1 if control.aws_limits else None, runner=control.store.runner
         )
-    except CONTROL_ERRORS as error:
-        raise control_error(error) from error
-    control.runner.begin(job)
+        control.runner.begin(job)
+
+    await to_its_end(create())
     return {"job_arn": job.arn}
