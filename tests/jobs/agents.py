@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -80,7 +81,7 @@ def good_when_told(request: dict[str, Any]) -> None:
 
 def good_when_there_is_a_file(request: dict[str, Any]) -> None:
     """Waits for the file that the test will make, where the server is a process of its own."""
-    while not os.path.exists(os.environ["TEST_GO"]):
+    while not Path(os.environ["TEST_GO"]).exists():
         time.sleep(0.05)
     good(request)
 

@@ -34,8 +34,8 @@ from emulator.trainer.mlflow.tracker import MlflowTracker
 from tests.clients.environments import client_variables, program
 from tests.job_config import MLFLOW
 from tests.jobs import agents
-from tests.jobs.conftest import aws_with, evaluation, training
-from tests.jobs.test_jobs import check_step, check_validation, step_metrics, trajectories
+from tests.jobs.conftest import aws_with, evaluation, training, trajectories
+from tests.jobs.test_jobs import check_step, check_validation, step_metrics
 
 PATH = "/_emulator/mlflow"
 READER = Path(__file__).with_name("mlflow_reader.py")
