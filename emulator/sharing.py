@@ -86,6 +86,8 @@ class Sharing:
                 await look
             except StoreError as error:
                 log.warning("which jobs are this server's cannot be looked up: %s", error)
+            except Exception:
+                log.exception("which jobs are this server's cannot be looked up")
             finally:
                 look.cancel()
 

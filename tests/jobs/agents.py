@@ -73,6 +73,11 @@ def raises(_request: dict[str, Any]) -> None:
     raise RuntimeError("a bug of the agent")
 
 
+def raises_what_is_no_text(_request: dict[str, Any]) -> None:
+    """Has a bug, and says so in what is neither C's nor UTF-8's text."""
+    raise RuntimeError("a bug\0 of \ud800 the agent")
+
+
 def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)

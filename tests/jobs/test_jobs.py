@@ -140,6 +140,15 @@ def test_a_job_whose_agent_does_not_behave_fails_with_the_text_of_its_rollouts(a
         assert job["FailureReason"] in aws.log()
 
 
+def test_a_reason_that_no_database_can_hold_ends_a_job_all_the_same(kept: dict[str, Any]) -> None:
+    with aws_with("raises_what_is_no_text", **kept) as aws:
+        aws.prepare()
+        aws.create(training(rollout_max_retries=0))
+        job = aws.ended()
+        assert job["JobStatus"] == "Failed"
+        assert "a bug\\0 of ? the agent" in job["FailureReason"]
+
+
 def test_too_few_prompts() -> None:
     with aws_with("good") as aws:
         aws.prepare(prompts=2)

@@ -60,12 +60,11 @@ async def create(store: Store, name: str = "j") -> Job:
     return a_job(name)
 
 
-def silence(postgresql: PostgreSQL, url: DatabaseURL, store: Store) -> None:
-    """Have it not been heard of for long enough."""
-    database = url.conninfo.rpartition("/")[2]
+def silence(postgresql: PostgreSQL, url: DatabaseURL, store: Store, *, since: float = LEASE + 1) -> None:
+    """Have it not been heard of for so many seconds."""
     postgresql.execute(
-        "UPDATE runners SET seen_at = seen_at - %s WHERE id = %s", (LEASE + 1) * 1_000_000, store.runner,
-        database=database,
+        "UPDATE runners SET seen_at = seen_at - %s WHERE id = %s", int(since * 1_000_000), store.runner,
+        database=url.conninfo.rpartition("/")[2],
     )  # fmt: skip
 
 
@@ -115,7 +114,7 @@ def test_what_is_over_is_nobody_s(postgresql_database: DatabaseURL) -> None:
     with_two(postgresql_database, body)
 
 
-@pytest.mark.parametrize("how", ["silent", "leaves"])
+@pytest.mark.parametrize("how", ["silent", "ahead", "leaves"])
 def test_from_who_is_gone_it_is_taken_and_he_can_write_no_more_to_it(
     postgresql_database: DatabaseURL, postgresql: PostgreSQL, how: str
 ) -> None:
@@ -127,6 +126,8 @@ def test_from_who_is_gone_it_is_taken_and_he_can_write_no_more_to_it(
         await one.write((job.arn, ""), note_attempt, job.arn, *note, "first", runner=one.runner)
         if how == "silent":
             silence(postgresql, postgresql_database, one)
+        elif how == "ahead":  # of a database whose clock was set back, or of a standby that took over
+            silence(postgresql, postgresql_database, one, since=-3600)
         else:
             assert one.runner is not None
             await one.write(("", ""), leave, one.runner)

@@ -74,7 +74,8 @@ class JobRun:
     async def fail(self, reason: str) -> None:
         """The job is over, and why."""
         await self._require_runner()
-        reason = reason.replace("\0", "\\0")  # which PostgreSQL's texts cannot hold
+        # What databases cannot hold, agents may say all the same.
+        reason = reason.replace("\0", "\\0").encode("utf-8", "replace").decode()
         reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
         await self.say(reason)
         await self._end_mlflow("FAILED")
