@@ -205,6 +205,7 @@ def test_the_schemas_are_there_to_be_read(shared: Server, category: Category) ->
     )
 
 
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)  # the pages of both: tests/store/test_jobs.py
 def test_a_thousand_jobs_are_listed_page_by_page_while_others_come_and_go(server: Server) -> None:
     client = control(server)
     names = [f"job-{number:04}" for number in range(1000)]
