@@ -109,7 +109,7 @@ class App:
         await self.store.start()
         try:
             await self.model_server.start()
-            if await self.store.has_jobs():
+            if self.store.is_shared or await self.store.has_jobs():
                 await (await self._around()).start()
         except BaseException:
             await self.store.aclose()

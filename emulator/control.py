@@ -34,6 +34,7 @@ from emulator.protocol.endpoint import Endpoint
 from emulator.protocol.errors import ValidationException, aws_json_body
 from emulator.protocol.shapes import encode_shape
 from emulator.settings import InvalidSetting, Settings
+from emulator.sharing import Sharing
 from emulator.store import Store
 from emulator.store.jobs import active_jobs
 from emulator.store.pipelines import executions_under_way
@@ -109,6 +110,9 @@ class ControlPlane:
         self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find, mlflow)
         self._jobs: Jobs | None = None
         self._pipelines: PipelineRuns | None = None
+        self._sharing: Sharing | None = None
+        if store.runner is not None:
+            self._sharing = Sharing(store, store.runner, self._runner, self._pipeline_runner)
         control = Control(store, self, self, settings.region, settings.own_account, settings.limits == "aws")
         self._control = control
         #: By what `X-Amz-Target` says.
@@ -129,9 +133,10 @@ class ControlPlane:
         }
 
     async def start(self) -> None:
-        """Go on with the jobs that a server before this one has left. Raises StoreError."""
-        if self._store.is_shared:
-            return  # there are none: who would go on with them could not be said
+        """Go on with the jobs that a server before this one, or beside it, has left. Raises StoreError."""
+        if self._sharing is not None:
+            await self._sharing.start()
+            return
         for job in await self._store.write(("", ""), active_jobs):
             self._runner().resume(job)
         for execution in await self._store.write(("", ""), executions_under_way):
@@ -139,15 +144,21 @@ class ControlPlane:
 
     def leave_off(self) -> None:
         """Begin to leave off where the jobs are: the server is stopping."""
+        if self._sharing is not None:
+            self._sharing.end()
         if self._jobs is not None:
             self._jobs.leave_off()
 
     async def aclose(self) -> None:
         """Returns when pipelines and jobs have been left off where they are."""
+        if self._sharing is not None:
+            self._sharing.end()
         if self._pipelines is not None:
             await self._pipelines.aclose()
         if self._jobs is not None:
             await self._jobs.aclose()
+        if self._sharing is not None:
+            await self._sharing.leave()
 
     def begin(self, job: Job) -> None:
         """Start on a job that was just stored."""
@@ -179,6 +190,8 @@ class ControlPlane:
             from emulator.pipeline_runs import PipelineRuns
 
             self._pipelines = PipelineRuns(self._control, self._make_cloud())
+            if self._sharing is not None:
+                self._sharing.executions = self._pipelines
         return self._pipelines
 
     def _runner(self) -> Jobs:
@@ -186,6 +199,8 @@ class ControlPlane:
             from emulator.trainer.jobs.runner import Jobs
 
             self._jobs = Jobs(self._make_services())
+            if self._sharing is not None:
+                self._sharing.jobs = self._jobs
         return self._jobs
 
 
@@ -287,4 +302,4 @@ async def _export(store: Store, job_arn: str) -> bytes:
     from emulator.store.queries import TrajectoryFilter
 
     plan = Plan(TrajectoryFilter(job_arn))
-    return await store.read(lambda connection: b"".join(export(connection, plan, Tally())))
+    return await store.read_patiently(lambda connection: b"".join(export(connection, plan, Tally())))

@@ -34,7 +34,7 @@ from emulator.protocol import aws_json
 from emulator.protocol.errors import AWSError, ResourceInUse, ResourceNotFound, ValidationException
 from emulator.protocol.shapes import encode_shape
 from emulator.store import StoreError, now
-from emulator.store.pipelines import change_execution
+from emulator.store.pipelines import ExecutionTaken, change_execution
 from emulator.trainer.jobs.services import JobFailed
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,27 @@ class PipelineRuns:
         self._control = control
         self._lineage = lineage
         self._runs: dict[str, _Run] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, execution: Execution) -> None:
         """Start on an execution that was just stored, or go on with it."""
         run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)
-        task = asyncio.create_task(self._run(run), name=execution.arn)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks[execution.arn] = asyncio.create_task(self._run(run), name=execution.arn)
+        task.add_done_callback(lambda _: self._tasks.pop(execution.arn, None))
+
+    def resume(self, execution: Execution) -> None:
+        """Go on with an execution that was under way when another server ended."""
+        self.begin(execution)
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """The ARNs of what is being done, or is being left off."""
+        return frozenset(self._tasks)
+
+    def let_go(self, arn: str) -> None:
+        """Begin to leave off where an execution is: it may be another server's."""
+        if (task := self._tasks.get(arn)) is not None:
+            task.cancel()
 
     def stop(self, arn: str) -> None:
         """Have an execution end soon; its status says Stopping already."""
@@ -85,7 +98,7 @@ class PipelineRuns:
 
     async def aclose(self) -> None:
         """Leave off where they are; the next server goes on with them."""
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -93,6 +106,8 @@ class PipelineRuns:
     async def _run(self, run: _Run) -> None:
         try:
             await run.run()
+        except ExecutionTaken as error:
+            log.warning("pipeline execution %s is left off: %s", run.execution.arn, error)
         except (StoreError, PipelineError):
             log.exception("pipeline execution %s: its state cannot be stored", run.execution.arn)
         finally:
@@ -288,8 +303,8 @@ class _Run:
         await self._change(lambda execution: execution.with_step(step, now()))
 
     async def _change(self, change: Callable[[Execution], Execution]) -> None:
-        arn = self.execution.arn
-        self.execution = await self._control.store.write((arn, ""), change_execution, arn, change)
+        arn, store = self.execution.arn, self._control.store
+        self.execution = await store.write((arn, ""), change_execution, arn, change, runner=store.runner)
 
 
 def _ended(execution: Execution, status: ExecutionStatus, reason: str | None = None) -> Execution:

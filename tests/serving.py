@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,19 +50,22 @@ def serving(
     durability: str = "normal",
     port: int = 0,
     open_files: int | None = None,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Serving]:
     """An emulator that runs while the block does, at most; `log` gets its log lines.
 
-    `open_files`: how many the shell lets it open, before it asks for more.
+    `open_files`: how many the shell lets it open, before it asks for more. `environment`: beside the test's own.
     """
     command = [sys.executable, "-m", "emulator", "serve", "--port", str(port), "--durability", durability]
-    command += ["--model", model]
+    command += ["--model", model, *options]
     if open_files is not None:
         command = ["/bin/sh", "-c", f'ulimit -Sn {open_files}; exec "$@"', "sh", *command]
-    environment = os.environ | {"JOB_RUNTIME_LOCAL_DATABASE": spelled(database)}  # its password is not for `ps`
+    # A password is not for `ps`.
+    variables = os.environ | {"JOB_RUNTIME_LOCAL_DATABASE": spelled(database)} | dict(environment or {})
     with (
         log.open("a") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables) as process,
     ):
         try:
             assert process.stdout is not None

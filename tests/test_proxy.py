@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from emulator.address import DatabaseURL
 from emulator.settings import Settings
 from emulator.store.queries import TurnRecord
 from emulator.trajectory import TurnStatus
@@ -21,8 +23,11 @@ from tests.clients.aws import runtime_client
 from tests.clients.environments import program
 from tests.clients.rollouts import KEY_PAIR
 from tests.conftest import JOB_ARN
+from tests.jobs.conftest import AWS, training
 from tests.model_servers import PATIENCE, Exchange, Gate, ModelServerThread, model_server
+from tests.postgresql import free_port
 from tests.raw_client import CHAT, COMPLETE, SAMPLE, STREAM, RawClient, check_error
+from tests.serving import serving as serving_process
 from tests.stored import eventually, stored_turns
 from tests.test_serve import serving
 
@@ -32,10 +37,17 @@ EVENTS = [b'data: {"n": %d}\n\n' % number for number in range(5)] + [b"data: [DO
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Where something is."""
+
+    url: str
+
+
 @contextmanager
-def nginx(emulators: list[str], folder: Path) -> Iterator[str]:
+def nginx(emulators: list[str], folder: Path, port: int = 0) -> Iterator[str]:
     """The URL of nginx before these emulators, with our configuration but for addresses and folders."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     port = listener.getsockname()[1]
     changes = {"listen 4580;": f"listen 127.0.0.1:{port};"}
     for number, url in enumerate(emulators, start=1):
@@ -144,6 +156,46 @@ def test_a_rollout_stays_with_one_emulator_and_both_get_rollouts(shared: Plant) 
     for rollout in rollouts:
         assert sorted(len(turns) for turns in shared.turns(rollout)) == [0, 3]
     assert len({shared.emulator_of(rollout) for rollout in rollouts}) == 2
+
+
+def test_what_each_emulator_has_of_its_own_is_that_of_one_of_them(shared: Plant) -> None:
+    def visit(path: str, body: bytes = b"", method: str = "POST") -> bytes:
+        reply = shared.another_client().call(path, body, {}, method)
+        assert reply.status == 200
+        return reply.body
+
+    visit("/_emulator/faults", b'{"kind": "drop", "when": "after", "operation": "CompleteRollout"}')
+    seen = {visit("/_emulator/faults", method="GET") for _ in range(12)}
+    visit("/_emulator/faults", method="DELETE")
+    assert len(seen) == 1
+    assert b'"drop"' in seen.pop()
+
+
+def test_a_job_finds_its_data_whichever_emulator_does_it(postgresql_database: DatabaseURL, tmp_path: Path) -> None:
+    """They ask for S3, logs and model packages where everybody does."""
+    proxy, *ports = (free_port() for _ in range(3))
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }
+    with ExitStack() as stack:
+        everybody = AWS(Reached(stack.enter_context(nginx([f"127.0.0.1:{port}" for port in ports], tmp_path, proxy))))
+        emulators = [
+            stack.enter_context(
+                serving_process(
+                    postgresql_database, "scripted", log=tmp_path / f"{port}.log", port=port,
+                    options=["--agent", "python:tests.jobs.agents:good"], environment=variables,
+                )
+            )
+            for port in ports
+        ]  # fmt: skip
+        everybody.prepare()
+        for number, emulator in enumerate(emulators):
+            AWS(emulator).create(training(), f"job-{number}")
+            job = everybody.ended(f"job-{number}")
+            assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
+            assert everybody.log(f"job-{number}")[-1] == "Job completed"
 
 
 @pytest.mark.parametrize("path", [STREAM, CHAT])

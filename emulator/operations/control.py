@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from emulator.job import Category, Job, JobArn, JobBusy, JobError
 from emulator.pipeline import Execution
@@ -22,6 +23,8 @@ from emulator.protocol.errors import (
 from emulator.store import Store, StoreError
 from emulator.store.jobs import JobExists, JobNotFound, TooManyJobs, find_job
 from emulator.store.pipelines import ExecutionNotFound
+
+T = TypeVar("T")
 
 #: What a page holds when the request does not say.
 DEFAULT_PAGE = 10
@@ -72,7 +75,7 @@ class Control:
     async def find_by_arn(self, arn: str) -> Job:
         """Raises ResourceNotFound, InternalServiceError."""
         try:
-            job = await self.store.read(find_job, arn)
+            job = await self.store.read_patiently(find_job, arn)
         except StoreError as error:
             raise control_error(error) from error
         if job is None:
@@ -96,6 +99,14 @@ _ERRORS: dict[type[Exception], type[AWSError]] = {
 def control_error(error: Exception) -> AWSError:
     """What the domain or the store raised, in the words of AWS; a status that does not allow something is not valid."""
     return _ERRORS.get(type(error), ValidationException)(str(error))
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do what changes something, and what follows from it, although the client may leave. Raises AWSError."""
+    try:
+        return await asyncio.shield(work)
+    except CONTROL_ERRORS as error:
+        raise control_error(error) from error
 
 
 def read_category(text: str) -> Category:

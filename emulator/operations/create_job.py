@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from emulator.job import Job, SecondaryStatus, TooManyTags, Transition
-from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
+from emulator.operations.control import Control, control_error, read_category, to_its_end
 from emulator.operations.tags import merge_tags
 from emulator.protocol.errors import ResourceNotFound, ValidationException
 from emulator.store import now
@@ -30,8 +30,6 @@ async def create_job(
     """
     from emulator.job_config import SCHEMA_VERSIONS, InvalidDocument, read_config
 
-    if control.store.is_shared:
-        raise ValidationException("Jobs need a database that no other server shares: a SQLite file, not PostgreSQL")
     category = read_category(job_category)
     if job_config_schema_version not in SCHEMA_VERSIONS:
         raise ResourceNotFound(
@@ -60,9 +58,13 @@ async def create_job(
         transitions=(Transition(SecondaryStatus.STARTING, created_at, message="Job created"),),
         tags=own_tags,
     )
-    try:
-        await control.store.write((job.arn, ""), store_job, job, most_active=1 if control.aws_limits else None)
-    except CONTROL_ERRORS as error:
-        raise control_error(error) from error
-    control.runner.begin(job)
+
+    async def create() -> None:
+        # Not as what concerns this job: how many there are is asked before anything else of the transaction is locked.
+        await control.store.write(
+            ("", ""), store_job, job, most_active=1 if control.aws_limits else None, runner=control.store.runner
+        )
+        control.runner.begin(job)
+
+    await to_its_end(create())
     return {"job_arn": job.arn}

@@ -59,7 +59,7 @@ async def list_jobs(
     }
     limit = max_results or DEFAULT_PAGE
     try:
-        found = await control.store.read(
+        found = await control.store.read_patiently(
             query_jobs,
             which,
             sort_by=sort_by,

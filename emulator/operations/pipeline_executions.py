@@ -46,7 +46,7 @@ async def list_pipeline_executions(
     place = read_page_token(question, next_token) if next_token is not None else None
     size = max_results or DEFAULT_PAGE
     try:
-        found = await control.store.read(
+        found = await control.store.read_patiently(
             read_executions, name, created_after=created_after, created_before=created_before, sort_by=by,
             descending=order == "Descending", limit=size + 1, after=(place[0], place[1]) if place else None,
         )  # fmt: skip
@@ -105,7 +105,7 @@ async def list_pipeline_parameters_for_execution(
 
 async def _find(control: Control, arn: str) -> Execution:
     try:
-        execution = await control.store.read(find_execution, arn)
+        execution = await control.store.read_patiently(find_execution, arn)
     except StoreError as error:
         raise control_error(error) from error
     if execution is None:

@@ -6,7 +6,7 @@ import secrets
 import string
 from typing import Any
 
-from emulator.operations.control import CONTROL_ERRORS, Control, control_error
+from emulator.operations.control import Control, to_its_end
 from emulator.pipeline import Execution, InvalidDefinition, read_definition
 from emulator.protocol.errors import ResourceNotFound, ValidationException
 from emulator.store import now
@@ -54,10 +54,14 @@ async def start_pipeline_execution(
         display_name=pipeline_execution_display_name or f"execution-{created_at // 1000}",
         description=pipeline_execution_description,
     )
-    try:
-        execution, is_new = await control.store.write((execution.arn, ""), create_execution, execution)
-    except CONTROL_ERRORS as error:
-        raise control_error(error) from error
-    if is_new:
-        control.pipelines.begin_execution(execution)
+
+    async def start() -> Execution:
+        stored, is_new = await control.store.write(
+            (execution.arn, ""), create_execution, execution, runner=control.store.runner
+        )
+        if is_new:
+            control.pipelines.begin_execution(stored)
+        return stored
+
+    execution = await to_its_end(start())
     return {"pipeline_execution_arn": execution.arn}

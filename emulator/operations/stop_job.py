@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emulator.job import Job, SecondaryStatus, move
-from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
+from emulator.operations.control import Control, read_category, to_its_end
 from emulator.store import now
 from emulator.store.jobs import change_job
 
@@ -22,9 +22,9 @@ async def stop_job(control: Control, *, job_name: str, job_category: str) -> dic
             return job
         return move(job, SecondaryStatus.STOPPING, now(), "Stopping the job")
 
-    try:
+    async def stop() -> None:
         await control.store.write((arn, ""), change_job, arn, stopping)
-    except CONTROL_ERRORS as error:
-        raise control_error(error) from error
-    control.runner.stop(arn)
+        control.runner.stop(arn)
+
+    await to_its_end(stop())
     return {}

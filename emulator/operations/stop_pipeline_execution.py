@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from emulator.operations.control import CONTROL_ERRORS, Control, control_error
+from emulator.operations.control import Control, to_its_end
 from emulator.pipeline import UNDER_WAY, Execution, ExecutionStatus, PipelineError
 from emulator.store import now
 from emulator.store.pipelines import change_execution
@@ -25,11 +25,13 @@ async def stop_pipeline_execution(
 
     Raises ResourceNotFound, ValidationException for one that has ended, InternalServiceError.
     """
-    try:
-        await control.store.write((pipeline_execution_arn, ""), change_execution, pipeline_execution_arn, _stopping)
-    except CONTROL_ERRORS as error:
-        raise control_error(error) from error
-    control.pipelines.stop_execution(pipeline_execution_arn)
+    arn = pipeline_execution_arn
+
+    async def stop() -> None:
+        await control.store.write((arn, ""), change_execution, arn, _stopping)
+        control.pipelines.stop_execution(arn)
+
+    await to_its_end(stop())
     return {"pipeline_execution_arn": pipeline_execution_arn}
 
 

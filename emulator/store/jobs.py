@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from emulator.job import ACTIVE, Category, Job, JobError, JobStatus, SecondaryStatus, Transition
-from emulator.store.schema import job_rollouts, jobs, known_jobs
+from emulator.store.schema import job_rollouts, jobs, known_jobs, runners
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 
 
@@ -22,20 +22,28 @@ class JobNotFound(JobError):
     """There is no such job."""
 
 
+class JobTaken(JobError):
+    """Another server that shares the database goes on with what this one did."""
+
+
 class TooManyJobs(JobError):
     """As many jobs of the category are active as may be."""
 
 
-_COLUMNS = [column for column in jobs.c if column is not jobs.c.id]
+_COLUMNS = [column for column in jobs.c if column not in (jobs.c.id, jobs.c.runner)]
 
 _CREATE = Statement(
-    insert(jobs).inline().values({column: bindparam(column.name, type_=column.type) for column in _COLUMNS}),
+    insert(jobs)
+    .inline()
+    .values({column: bindparam(column.name, type_=column.type) for column in (*_COLUMNS, jobs.c.runner)}),
     UNLESS_THERE,
 )
 
 _KNOW = Statement(insert(known_jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE)
 
 _FIND = Statement(select(*_COLUMNS).where(jobs.c.job_arn == bindparam("arn")).with_for_update())
+
+_RUNNER = Statement(select(jobs.c.runner).where(jobs.c.job_arn == bindparam("arn")).with_for_update())
 
 _CHANGED = ("status", "transitions", "output", "tags", "failure_reason", "modified_at", "ended_at")
 
@@ -53,28 +61,49 @@ _is_active = or_(*(jobs.c.status == status.value for status in sorted(ACTIVE)))
 
 _ACTIVE = Statement(select(*_COLUMNS).where(_is_active).order_by(jobs.c.id))
 
+_ACTIVE_OF = Statement(
+    select(*_COLUMNS).where(_is_active, jobs.c.runner == bindparam("its_runner")).order_by(jobs.c.id)
+)
+
+_TAKE_ORPHANS = Statement(
+    update(jobs)
+    .where(_is_active, or_(jobs.c.runner.is_(None), jobs.c.runner.not_in(select(runners.c.id))))
+    .values(runner=bindparam("its_runner"))
+)
+
 _COUNT_ACTIVE = Statement(select(func.count()).where(jobs.c.category == bindparam("category"), _is_active))
 
 
-def create_job(transaction: Transaction, job: Job, *, most_active: int | None) -> None:
+def create_job(transaction: Transaction, job: Job, *, most_active: int | None, runner: str | None = None) -> None:
     """Store a new job; from now on it is known. `most_active`: how many of its category may be under way, with it.
 
-    Raises JobExists, TooManyJobs.
+    `runner`: who does it, where several servers share the database. Raises JobExists, TooManyJobs.
     """
     if most_active is not None:
+        transaction.alone()
         ((active,),) = transaction.rows(_COUNT_ACTIVE, category=job.category.value)
         if active >= most_active:
             raise TooManyJobs(f"{active} jobs of category {job.category} are under way; the limit is {most_active}")
-    if not transaction.run(_CREATE, **_row(job)):
+    if not transaction.run(_CREATE, **_row(job), runner=runner):
         raise JobExists(f"Job name must be unique within a category: {job.arn} exists")
     transaction.run(_KNOW, job_arn=job.arn, now=job.created_at)
 
 
-def change_job(transaction: Transaction, arn: str, change: Callable[[Job], Job]) -> Job:
-    """Replace a job by what `change` makes of it; that.
+def require_runner(transaction: Transaction, arn: str, runner: str | None) -> None:
+    """Let nobody take a job from its runner before the transaction ends. None: no other could.
 
-    Raises JobNotFound, and what `change` raises.
+    Raises JobTaken.
     """
+    if runner is not None and transaction.row(_RUNNER, arn=arn) != (runner,):
+        raise JobTaken(f"Job {arn} is another server's by now, or gone")
+
+
+def change_job(transaction: Transaction, arn: str, change: Callable[[Job], Job], *, runner: str | None = None) -> Job:
+    """Replace a job by what `change` makes of it; that. `runner`: who does so in doing the job.
+
+    Raises JobNotFound, JobTaken, and what `change` raises.
+    """
+    require_runner(transaction, arn, runner)
     row = transaction.row(_FIND, arn=arn)
     if row is None:
         raise JobNotFound(f"There is no job {arn}")
@@ -87,6 +116,16 @@ def change_job(transaction: Transaction, arn: str, change: Callable[[Job], Job])
 def active_jobs(transaction: Transaction) -> list[Job]:
     """Jobs that are under way, the oldest first. By the writer's connection: to open another one takes a start long."""
     return [_job_of(row) for row in transaction.rows(_ACTIVE)]
+
+
+def take_orphaned_jobs(transaction: Transaction, runner: str) -> int:
+    """Make jobs under way whose runner is gone this one's; how many."""
+    return transaction.run(_TAKE_ORPHANS, its_runner=runner)
+
+
+def active_jobs_of(transaction: Transaction, runner: str) -> list[Job]:
+    """Jobs under way that a runner has to do."""
+    return [_job_of(row) for row in transaction.rows(_ACTIVE_OF, its_runner=runner)]
 
 
 def delete_job(transaction: Transaction, arn: str) -> None:
@@ -119,13 +158,26 @@ _OVER = Statement(
 )
 
 
-def note_attempt(transaction: Transaction, arn: str, part: str, row: int, member: int, trajectory_id: str) -> None:
-    """An agent is about to be asked for a rollout of a job."""
+def note_attempt(
+    transaction: Transaction,
+    arn: str,
+    part: str,
+    row: int,
+    member: int,
+    trajectory_id: str,
+    *,
+    runner: str | None = None,
+) -> None:
+    """An agent is about to be asked for a rollout of a job. Raises JobTaken."""
+    require_runner(transaction, arn, runner)
     transaction.run(_ATTEMPT, arn=arn, part=part, row=row, member=member, trajectory_id=trajectory_id)
 
 
-def note_result(transaction: Transaction, arn: str, part: str, row: int, member: int, result: str) -> None:
-    """A rollout of a job is over; `result` is JSON."""
+def note_result(
+    transaction: Transaction, arn: str, part: str, row: int, member: int, result: str, *, runner: str | None = None
+) -> None:
+    """A rollout of a job is over; `result` is JSON. Raises JobTaken."""
+    require_runner(transaction, arn, runner)
     transaction.run(_OVER, arn=arn, its_part=part, its_row=row, its_member=member, outcome=result)
 
 

@@ -56,6 +56,10 @@ PATIENT = _SESSION | {"statement_timeout": "0", "lock_timeout": "0", "idle_in_tr
 
 PATIENT_READER = PATIENT | {"default_transaction_read_only": "on"}
 
+#: What goes away by itself: by SQLSTATE, or its class. Connections, a server that stops or starts, a standby's role,
+#: locks that were not to be had, a statement that took too long or was cancelled.
+_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03")
+
 
 def connect(given: Mapping[str, Any], prepare: Callable[[psycopg.Connection[Any]], object]) -> psycopg.Connection[Any]:
     """A connection, once `prepare` has done to it what has to be done outside transactions."""
@@ -84,6 +88,13 @@ def driver() -> Any:
             f"PostgreSQL needs psycopg ({one_line(error)}): pip install 'job-runtime-local[postgresql]'"
         ) from None
     return psycopg
+
+
+def passes(error: Exception) -> bool:
+    """Whether what went wrong goes away by itself."""
+    state: str | None = getattr(error, "sqlstate", None)
+    # Without a state it is the client's side that noticed: no connection, or none any more.
+    return state.startswith(_PASSING) if state else isinstance(error, driver().OperationalError)
 
 
 def parameters(url: DatabaseURL) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, insert, or_, select, tuple_, updat
 
 from emulator.pipeline import UNDER_WAY, Execution, ExecutionStatus, PipelineError, Step, StepStatus
 from emulator.store.schema import pipeline_executions as executions
+from emulator.store.schema import runners
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 
 
@@ -18,10 +19,16 @@ class ExecutionNotFound(PipelineError):
     """There is no such execution."""
 
 
-_COLUMNS = [column for column in executions.c if column is not executions.c.id]
+class ExecutionTaken(PipelineError):
+    """Another server that shares the database goes on with it."""
+
+
+_COLUMNS = [column for column in executions.c if column not in (executions.c.id, executions.c.runner)]
 
 _CREATE = Statement(
-    insert(executions).inline().values({column: bindparam(column.name, type_=column.type) for column in _COLUMNS}),
+    insert(executions)
+    .inline()
+    .values({column: bindparam(column.name, type_=column.type) for column in (*_COLUMNS, executions.c.runner)}),
     UNLESS_THERE,
 )
 
@@ -41,23 +48,45 @@ _SAVE = Statement(
     .values({executions.c[name]: bindparam(f"new_{name}", type_=executions.c[name].type) for name in _CHANGED})
 )
 
-_UNDER_WAY = Statement(
-    select(*_COLUMNS)
-    .where(or_(*(executions.c.status == status.value for status in sorted(UNDER_WAY))))
-    .order_by(executions.c.id)
+_is_under_way = or_(*(executions.c.status == status.value for status in sorted(UNDER_WAY)))
+
+_UNDER_WAY = Statement(select(*_COLUMNS).where(_is_under_way).order_by(executions.c.id))
+
+_UNDER_WAY_OF = Statement(
+    select(*_COLUMNS).where(_is_under_way, executions.c.runner == bindparam("its_runner")).order_by(executions.c.id)
 )
 
+_TAKE_ORPHANS = Statement(
+    update(executions)
+    .where(_is_under_way, or_(executions.c.runner.is_(None), executions.c.runner.not_in(select(runners.c.id))))
+    .values(runner=bindparam("its_runner"))
+)
 
-def create_execution(transaction: Transaction, execution: Execution) -> tuple[Execution, bool]:
-    """Store a new execution; that, and whether it is new: the same token begins none twice."""
-    created = transaction.run(_CREATE, **_row(execution))
+_RUNNER = Statement(select(executions.c.runner).where(executions.c.arn == bindparam("its_arn")).with_for_update())
+
+
+def create_execution(
+    transaction: Transaction, execution: Execution, *, runner: str | None = None
+) -> tuple[Execution, bool]:
+    """Store a new execution; that, and whether it is new: the same token begins none twice.
+
+    `runner`: who does it, where several servers share the database.
+    """
+    created = transaction.run(_CREATE, **_row(execution), runner=runner)
     row = transaction.row(_BEGUN, its_pipeline=execution.pipeline, its_token=execution.token)
     assert row is not None
     return _execution_of(row), bool(created)
 
 
-def change_execution(transaction: Transaction, arn: str, change: Callable[[Execution], Execution]) -> Execution:
-    """Replace an execution by what `change` makes of it; that. Raises ExecutionNotFound, and what `change` raises."""
+def change_execution(
+    transaction: Transaction, arn: str, change: Callable[[Execution], Execution], *, runner: str | None = None
+) -> Execution:
+    """Replace an execution by what `change` makes of it; that. `runner`: who does so in doing it.
+
+    Raises ExecutionNotFound, ExecutionTaken, and what `change` raises.
+    """
+    if runner is not None and transaction.row(_RUNNER, its_arn=arn) != (runner,):
+        raise ExecutionTaken(f"Pipeline execution {arn} is another server's by now, or gone")
     row = transaction.row(_FIND, its_arn=arn)
     if row is None:
         raise ExecutionNotFound(f"There is no pipeline execution {arn}")
@@ -70,6 +99,16 @@ def change_execution(transaction: Transaction, arn: str, change: Callable[[Execu
 def executions_under_way(transaction: Transaction) -> list[Execution]:
     """Those that somebody has to go on with, the oldest first."""
     return [_execution_of(row) for row in transaction.rows(_UNDER_WAY)]
+
+
+def take_orphaned_executions(transaction: Transaction, runner: str) -> int:
+    """Make executions under way whose runner is gone this one's; how many."""
+    return transaction.run(_TAKE_ORPHANS, its_runner=runner)
+
+
+def executions_under_way_of(transaction: Transaction, runner: str) -> list[Execution]:
+    """Executions under way that a runner has to do."""
+    return [_execution_of(row) for row in transaction.rows(_UNDER_WAY_OF, its_runner=runner)]
 
 
 def find_execution(connection: Connection, arn: str) -> Execution | None:

@@ -24,7 +24,7 @@ from emulator.store.libpq import (
     set_all,
 )
 from emulator.store.schema import metadata
-from emulator.store.statements import Transaction
+from emulator.store.statements import LOCK, Transaction
 from emulator.store.write_connection import WriteConnection
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Advisory locks are a pair of numbers: ours, and which of ours in which schema.
-_LOCK = 0x4A524C  # "JRL"
-_OPENING = f"({_LOCK}, hashtext('opening ' || current_schema()))"
-_SERVING = f"({_LOCK}, hashtext('serving ' || current_schema()))"
+_OPENING = f"({LOCK}, hashtext('opening ' || current_schema()))"
+_SERVING = f"({LOCK}, hashtext('serving ' || current_schema()))"
 
 #: Indexes and constraints of ours that PostgreSQL itself does not rely on.
 _UNSOUND = """

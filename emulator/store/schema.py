@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 #: The migration that leads to these tables.
-REVISION = "0006"
+REVISION = "0007"
 
 metadata = MetaData()
 
@@ -57,6 +57,7 @@ jobs = Table(
     Column("modified_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("document", Text, nullable=False),
+    Column("runner", Text),  # which of `runners` does it, where several servers share the database
     Index("jobs_by_name", "category", "name"),
     Index("jobs_by_time", "category", "created_at", "id"),
     Index("jobs_by_status", "category", "status", "id"),
@@ -124,6 +125,7 @@ pipeline_executions = Table(
     Column("parameters", Text, nullable=False),  # JSON, as are those that follow it
     Column("steps", Text, nullable=False),
     Column("definition", Text, nullable=False),
+    Column("runner", Text),  # as a job's
     UniqueConstraint("pipeline", "token", name="one_execution_a_token"),
     Index("pipeline_executions_by_time", "pipeline", "created_at", "id"),
     sqlite_autoincrement=True,
@@ -187,8 +189,17 @@ writers = Table(
     Column("last_commit", BigInteger, nullable=False),
 )
 
+#: The servers that do jobs and pipeline executions of a shared database, and when each was last heard of, by the clock
+#: of the database: what belongs to one that is not here any more is another's to go on with. Left out likewise.
+runners = Table(
+    "runners",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
 #: What was captured, each table after those that it refers to.
-contents = [table for table in metadata.sorted_tables if table is not writers]
+contents = [table for table in metadata.sorted_tables if table not in (writers, runners)]
 
 
 def now() -> int:

@@ -16,6 +16,11 @@ from sqlalchemy import ClauseElement, Dialect
 #: The ending of an insert. Where another server is faster, PostgreSQL waits for it, and then its row is there.
 UNLESS_THERE = "ON CONFLICT DO NOTHING"
 
+#: Advisory locks are a pair of numbers: ours ("JRL"), and which of ours in which schema.
+LOCK = 0x4A524C
+
+_ALONE = f"SELECT pg_advisory_xact_lock({LOCK}, hashtext('alone ' || current_schema()))".encode()
+
 
 class Statement:
     """A statement of SQLAlchemy Core; it is compiled when a dialect first asks for it."""
@@ -85,6 +90,14 @@ class Transaction:
         cursor = self.driver.cursor()
         cursor.executemany(spelled.sql, spelled.rows(names, rows))
         return int(cursor.rowcount)
+
+    def alone(self) -> None:
+        """Until the transaction ends, no other one goes on from here: who looks at many rows sees what they all wrote.
+
+        A file has one writer anyway.
+        """
+        if self.dialect.name == "postgresql":
+            self.driver.cursor().execute(_ALONE)
 
     def _run(self, statement: Statement, parameters: Mapping[str, Any]) -> Any:
         spelled = statement.spelled(self.dialect)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Engine
@@ -19,6 +21,7 @@ from emulator.metrics import WriterMetrics
 from emulator.store import changes, queries
 from emulator.store.changes import Key, OpenTrajectory
 from emulator.store.database import DatabaseError, one_line, open_database
+from emulator.store.libpq import passes
 from emulator.store.schema import now
 from emulator.store.statements import Transaction
 from emulator.store.turns import Turn
@@ -34,6 +37,9 @@ T = TypeVar("T")
 
 #: Trajectories that are kept at hand, the last opened; another one costs a look into the database.
 LAST_OPENED = 10_000
+
+#: Seconds between two attempts to read from a database that cannot be reached.
+READ_AGAIN = 0.2
 
 #: Seconds after which who waits for a trajectory looks again, where other processes may have changed it.
 LOOK_AGAIN = 2.0
@@ -66,6 +72,8 @@ class Store:
         """
         self._database = open_database(path, durability)
         self._patience = patience
+        #: As whom this server does jobs; None: no other can. See `emulator.store.runners`.
+        self.runner = uuid4().hex if self._database.is_shared else None
         self.metrics = WriterMetrics()
         self._create_trajectories = create_trajectories
         self._any_job = any_job
@@ -198,7 +206,7 @@ class Store:
         with self._watches.watching(key) as settled:
             if is_new:
                 await asyncio.wait((settled,), timeout=look_again)
-            while not settled.done() and not is_settled(await self.read(queries.status_of, *key)):
+            while not settled.done() and not is_settled(await self.read_patiently(queries.status_of, *key)):
                 await asyncio.wait((settled,), timeout=look_again)
 
     def end_waiting(self) -> None:
@@ -239,6 +247,22 @@ class Store:
         reading = asyncio.create_task(self._read(lambda connection: query(connection, *args, **kwargs)))
         reading.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(reading)
+
+    async def read_patiently(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `read`; where the database cannot be reached, it is tried again as long as a write is."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return await self.read(query, *args, **kwargs)
+            except StoreError as error:
+                lost = getattr(error.__cause__, "orig", None)
+                if not self.is_shared or time.monotonic() >= deadline or not isinstance(lost, Exception):
+                    raise
+                if not passes(lost):
+                    raise
+            await asyncio.sleep(READ_AGAIN)
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         if self._readers is None:

@@ -14,7 +14,7 @@ from sqlalchemy import Dialect
 
 from emulator.address import DatabaseURL
 from emulator.store.database import DatabaseError, DatabaseUnavailable, OutcomeUnknown, one_line
-from emulator.store.libpq import WRITER, connect, driver, parameters, set_all
+from emulator.store.libpq import WRITER, connect, driver, parameters, passes, set_all
 from emulator.store.schema import now
 from emulator.store.silence import SilenceLimit
 from emulator.store.statements import Transaction
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-#: What goes away by itself: by SQLSTATE, or its class. Connections, a server that stops or starts, a standby's role,
-#: locks that were not to be had, a statement that took too long or was cancelled.
-_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03")
 
 #: Seconds between two attempts: the first pause, and the longest.
 _PAUSES = (0.02, 0.5)
@@ -146,8 +142,7 @@ class WriteConnection:
         state: str | None = getattr(error, "sqlstate", None)
         if self._connection is not None and (self._connection.broken or state in {"25006", "57P01", "57P02", "57P05"}):
             self._disconnect()
-        # Without a state it is the client's side that noticed: no connection, or none any more.
-        return state.startswith(_PASSING) if state else isinstance(error, driver().OperationalError)
+        return passes(error)
 
     def _connect(self) -> psycopg.Connection[Any]:
         def prepare(connection: psycopg.Connection[Any]) -> None:

@@ -95,9 +95,13 @@ class LocalRuntime:
     async def recorded(self, job_arn: str, trajectory_id: str) -> Recorded | None:
         """As the protocol has it."""
         try:
+            if self._store.is_shared:  # by connections that are there, and wait for a database that is away
+                return _recorded(*await self._store.read_patiently(_with_turns, job_arn, trajectory_id))
             return await asyncio.to_thread(self._look, job_arn, trajectory_id)
         except UnknownTrajectory:
             return None
+        except StoreError as error:
+            raise RuntimeGone(str(error)) from None
         except (SQLAlchemyError, DatabaseError) as error:
             raise RuntimeGone(f"The database could not be read: {one_line(error)}") from None
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -70,9 +73,21 @@ def raises(_request: dict[str, Any]) -> None:
     raise RuntimeError("a bug of the agent")
 
 
+def raises_what_is_no_text(_request: dict[str, Any]) -> None:
+    """Has a bug, and says so in what is neither C's nor UTF-8's text."""
+    raise RuntimeError("a bug\0 of \ud800 the agent")
+
+
 def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)
+    good(request)
+
+
+def good_when_there_is_a_file(request: dict[str, Any]) -> None:
+    """Waits for the file that the test will make, where the server is a process of its own."""
+    while not Path(os.environ["TEST_GO"]).exists():
+        time.sleep(0.05)
     good(request)
 
 

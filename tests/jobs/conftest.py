@@ -7,27 +7,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
+import httpx2
 import pytest
 from botocore.config import Config
 
-from emulator.server import Server
+from emulator.address import Address
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
 from tests.jobs import agents
+from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ENDED = ("Completed", "Failed", "Stopped")
+
+
+class Reached(Protocol):
+    """A server, in this process or another."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
 
 
 @dataclass(frozen=True)
 class AWS:
     """A server, by its clients."""
 
-    server: Server
+    server: Reached
 
     def client(self, service: str) -> Any:
         """A client of boto3."""
@@ -64,6 +74,7 @@ class AWS:
     def describe(self, name: str = "j", category: str = "AgentRFT") -> dict[str, Any]:
         """DescribeJob, with its document read."""
         job: dict[str, Any] = self.client("sagemaker").describe_job(JobName=name, JobCategory=category)
+        del job["ResponseMetadata"]
         return job | {"Output": json.loads(job["JobConfigDocument"]).get("ServiceOutput", {})}
 
     def until(
@@ -90,12 +101,28 @@ class AWS:
         return [event["message"] for event in events]
 
 
+def trajectories(aws: AWS, arn: str) -> list[dict[str, Any]]:
+    """The trajectories of a job."""
+    answer = httpx2.get(f"{aws.server.url}/_emulator/trajectories", params={"job": arn, "limit": 500})
+    listed = answer.json()["trajectories"]
+    return [
+        httpx2.get(f"{aws.server.url}/_emulator/trajectories/{arn}/{each['trajectory_id']}").json() for each in listed
+    ]
+
+
 @contextmanager
 def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
-    settings = {"durability": "memory", "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
+    kept = {} if "database" in settings else {"durability": "memory"}
+    settings = {**kept, "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
     with running_server(Settings(port=0, **settings)) as server:
         yield AWS(server)
+
+
+@pytest.fixture
+def kept(any_database: Address) -> dict[str, Any]:
+    """Settings: where jobs are kept, in a file, then in PostgreSQL."""
+    return {"database": spelled(any_database)}
 
 
 @pytest.fixture(autouse=True)

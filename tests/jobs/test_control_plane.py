@@ -14,6 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from emulator.address import Address
 from emulator.control import CONTROL_OPERATIONS
 from emulator.job import Category
 from emulator.job_config import schema_text
@@ -22,6 +23,7 @@ from emulator.server import Server
 from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
+from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -36,6 +38,13 @@ def control(server: Server) -> Any:
         aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
     )
+
+
+@pytest.fixture
+def server(any_database: Address) -> Iterator[Server]:
+    """A server for a test of its own, on either database."""
+    with running_server(Settings(port=0, database=spelled(any_database))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +205,7 @@ def test_the_schemas_are_there_to_be_read(shared: Server, category: Category) ->
     )
 
 
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)  # the pages of both: tests/store/test_jobs.py
 def test_a_thousand_jobs_are_listed_page_by_page_while_others_come_and_go(server: Server) -> None:
     client = control(server)
     names = [f"job-{number:04}" for number in range(1000)]

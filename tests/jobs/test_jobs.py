@@ -7,19 +7,10 @@ from itertools import combinations
 from statistics import fmean, pstdev
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.jobs import agents
-from tests.jobs.conftest import AWS, aws_with, evaluation, training
-
-
-def trajectories(aws: AWS, arn: str) -> list[dict[str, Any]]:
-    answer = httpx2.get(f"{aws.server.url}/_emulator/trajectories", params={"job": arn, "limit": 500})
-    listed = answer.json()["trajectories"]
-    return [
-        httpx2.get(f"{aws.server.url}/_emulator/trajectories/{arn}/{each['trajectory_id']}").json() for each in listed
-    ]
+from tests.jobs.conftest import AWS, aws_with, evaluation, training, trajectories
 
 
 def step_metrics(aws: AWS) -> dict[int, dict[str, float]]:
@@ -27,8 +18,8 @@ def step_metrics(aws: AWS) -> dict[int, dict[str, float]]:
     return {line.pop("step"): line for line in lines}
 
 
-def test_a_training_job_rolls_out_its_steps_and_counts_what_came_of_them() -> None:
-    with aws_with("good") as aws:
+def test_a_training_job_rolls_out_its_steps_and_counts_what_came_of_them(kept: dict[str, Any]) -> None:
+    with aws_with("good", **kept) as aws:
         aws.prepare()
         arn = aws.create(training(validation=True, save_every=1, val_every=1))
         job = aws.ended()
@@ -108,8 +99,8 @@ def check_outputs(aws: AWS, job: dict[str, Any], found: list[dict[str, Any]]) ->
     assert {json.loads(line)["trajectory_id"] for line in lines} == {each["trajectory_id"] for each in found}
 
 
-def test_an_evaluation_job_writes_its_results() -> None:
-    with aws_with("good") as aws:
+def test_an_evaluation_job_writes_its_results(kept: dict[str, Any]) -> None:
+    with aws_with("good", **kept) as aws:
         aws.prepare()
         arn = aws.create(evaluation(), category="AgentRFTEvaluation")
         job = aws.ended(category="AgentRFTEvaluation")
@@ -149,6 +140,15 @@ def test_a_job_whose_agent_does_not_behave_fails_with_the_text_of_its_rollouts(a
         assert job["FailureReason"] in aws.log()
 
 
+def test_a_reason_that_no_database_can_hold_ends_a_job_all_the_same(kept: dict[str, Any]) -> None:
+    with aws_with("raises_what_is_no_text", **kept) as aws:
+        aws.prepare()
+        aws.create(training(rollout_max_retries=0))
+        job = aws.ended()
+        assert job["JobStatus"] == "Failed"
+        assert "a bug\\0 of ? the agent" in job["FailureReason"]
+
+
 def test_too_few_prompts() -> None:
     with aws_with("good") as aws:
         aws.prepare(prompts=2)
@@ -178,8 +178,8 @@ def test_an_unknown_agent() -> None:
         assert f"no agent here stands for {arn}" in aws.ended()["FailureReason"]
 
 
-def test_a_job_that_is_stopped_breaks_off_what_is_in_flight_and_keeps_what_there_is() -> None:
-    with aws_with("good_when_told") as aws:
+def test_a_job_that_is_stopped_breaks_off_what_is_in_flight_and_keeps_what_there_is(kept: dict[str, Any]) -> None:
+    with aws_with("good_when_told", **kept) as aws:
         aws.prepare()
         arn = aws.create(training(max_steps=2, max_epochs=1))
         aws.until(lambda job: job["SecondaryStatus"] == "Training" and len(trajectories(aws, arn)) == 4)
@@ -192,8 +192,8 @@ def test_a_job_that_is_stopped_breaks_off_what_is_in_flight_and_keeps_what_there
         aws.client("sagemaker").delete_job(JobName="j", JobCategory="AgentRFT")
 
 
-def test_of_a_job_that_is_stopped_the_steps_that_were_done_are_kept() -> None:
-    with aws_with("good_in_the_first_step") as aws:
+def test_of_a_job_that_is_stopped_the_steps_that_were_done_are_kept(kept: dict[str, Any]) -> None:
+    with aws_with("good_in_the_first_step", **kept) as aws:
         aws.prepare()
         arn = aws.create(training())
         aws.until(lambda job: job["Output"].get("ProgressInfo", {}).get("CurrentStep") == 1)
@@ -209,8 +209,8 @@ def test_of_a_job_that_is_stopped_the_steps_that_were_done_are_kept() -> None:
         assert sum(json.loads(line)["eligible"] for line in lines) == 4
 
 
-def test_a_job_that_takes_too_long_is_stopped() -> None:
-    with aws_with("never_answers") as aws:
+def test_a_job_that_takes_too_long_is_stopped(kept: dict[str, Any]) -> None:
+    with aws_with("never_answers", **kept) as aws:
         aws.prepare()
         document = training()
         document["StoppingCondition"] = {"MaxRuntimeInSeconds": 1}
@@ -219,8 +219,8 @@ def test_a_job_that_takes_too_long_is_stopped() -> None:
         assert (job["JobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
 
 
-def test_one_job_of_a_category_at_a_time_where_aws_s_limits_hold() -> None:
-    with aws_with("never_answers", limits="aws") as aws:
+def test_one_job_of_a_category_at_a_time_where_aws_s_limits_hold(kept: dict[str, Any]) -> None:
+    with aws_with("never_answers", limits="aws", **kept) as aws:
         aws.prepare()
         document = training()
         document["TrainingConfig"]["HyperParameters"] = {"global_batch_size": "8"}

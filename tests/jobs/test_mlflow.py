@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 
 from emulator.job import Job
 from emulator.job_config import JobConfig, read_config
+from emulator.server import Server
 from emulator.settings import Settings
 from emulator.store import Store
 from emulator.store.jobs import find_job
@@ -33,8 +34,8 @@ from emulator.trainer.mlflow.tracker import MlflowTracker
 from tests.clients.environments import client_variables, program
 from tests.job_config import MLFLOW
 from tests.jobs import agents
-from tests.jobs.conftest import aws_with, evaluation, training
-from tests.jobs.test_jobs import check_step, check_validation, step_metrics, trajectories
+from tests.jobs.conftest import aws_with, evaluation, training, trajectories
+from tests.jobs.test_jobs import check_step, check_validation, step_metrics
 
 PATH = "/_emulator/mlflow"
 READER = Path(__file__).with_name("mlflow_reader.py")
@@ -203,6 +204,7 @@ def tracked(gateway: str, tell: Callable[[Telling], Awaitable[None]]) -> list[st
             said.append(line)
 
         async def work() -> None:
+            assert isinstance(aws.server, Server)
             store: Store = aws.server.app.store
             job = await store.read(find_job, arn)
             assert job is not None

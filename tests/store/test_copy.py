@@ -18,7 +18,16 @@ from emulator.store import DatabaseError, copy
 from emulator.store.copy import Copied, copy_database
 from emulator.store.database import check, open_database, reading
 from emulator.store.libpq import PATIENT, engine
-from emulator.store.schema import client_tokens, contents, known_jobs, pipeline_executions, trajectories, turns
+from emulator.store.schema import (
+    client_tokens,
+    contents,
+    job_rollouts,
+    jobs,
+    known_jobs,
+    pipeline_executions,
+    trajectories,
+    turns,
+)
 from emulator.store.sqlite import SQLite
 from emulator.testing import running_server
 from tests.conftest import JOB_ARN
@@ -84,6 +93,13 @@ def fill(path: Path) -> None:
         connection.execute(insert(trajectories), {"id": 1 << 40, "job_arn": JOB_ARN, "trajectory_id": "s", **sealed})
         execution = dict.fromkeys(("arn", "pipeline", "token", "status", "parameters", "steps", "definition"), "ä 🦊")
         connection.execute(insert(pipeline_executions), {**execution, "created_at": 1, "modified_at": 1 << 50})
+        texts = (
+            "job_arn", "category", "name", "role_arn", "schema_version", "status", "transitions", "output", "tags",
+            "document", "runner",
+        )  # fmt: skip
+        connection.execute(insert(jobs), {**dict.fromkeys(texts, "ä 🦊"), "id": 9, "created_at": 1, "modified_at": 2})
+        rollout = {"job": 9, "part": "train-1", "row": 1 << 30, "trajectory_id": "ä 🦊"}
+        connection.execute(insert(job_rollouts), [{**rollout, "member": n, "result": "{}"} for n in range(2)])
         for number in range(3):
             connection.execute(insert(turns), turn(number, error=None if number else "an error"))
         connection.execute(insert(turns), turn(0, 1 << 40, http_status=None, content_type=None, first_byte_at=None))
@@ -123,7 +139,7 @@ def test_everything_arrives_as_it_was(source: Path, new: NewDatabase, kind: str,
     copy_database(source, between, ignore)
     counts = copy_database(between, target, ignore)
     assert counts == {
-        "known_jobs": 5, "jobs": 0, "job_rollouts": 0, "pipeline_executions": 1,
+        "known_jobs": 5, "jobs": 1, "job_rollouts": 2, "pipeline_executions": 1,
         "trajectories": 2, "turns": 4, "client_tokens": 6,
     }  # fmt: skip
     assert content(target) == content(source)

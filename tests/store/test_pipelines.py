@@ -76,6 +76,15 @@ def test_an_execution_comes_back_as_it_was_stored_also_after_a_restart(any_datab
     with_store(any_database, look)
 
 
+def test_a_reset_forgets_executions(any_database: Address) -> None:
+    async def body(store: Store) -> None:
+        await store.write(("", ""), create_execution, an_execution())
+        await store.reset()
+        assert await store.read(find_execution, an_execution().arn) is None
+
+    with_store(any_database, body)
+
+
 @pytest.mark.parametrize("sort_by", ["CreationTime", "PipelineExecutionArn"])
 @pytest.mark.parametrize("descending", [False, True])
 def test_executions_are_listed_page_by_page(any_database: Address, sort_by: str, descending: bool) -> None:

@@ -89,6 +89,35 @@ def test_who_wants_to_read_meanwhile_hears_why_he_cannot(
     assert "Traceback" not in caplog.text
 
 
+def test_who_reads_patiently_gets_his_answer_when_it_is_back(url: DatabaseURL, proxy: PostgreSQLProxy) -> None:
+    async def body() -> None:
+        async with store_on(proxy.url(url)) as store:
+            await store.begin_turn(JOB_ARN, "t")
+            assert len(await store.read(queries.find_trajectories, "t")) == 1
+            proxy.refuse_connections()
+            proxy.cut_all()
+            reading = asyncio.create_task(store.read_patiently(queries.find_trajectories, "t"))
+            with pytest.raises(StoreError, match="could not be read"):
+                await store.read(queries.find_trajectories, "t")
+            assert not reading.done()
+            proxy.accept_connections()
+            assert len(await reading) == 1
+
+    asyncio.run(body())
+
+
+def test_who_reads_patiently_hears_at_last_why_he_cannot(url: DatabaseURL, proxy: PostgreSQLProxy) -> None:
+    async def body() -> None:
+        async with store_on(proxy.url(url), SOON) as store:
+            await store.begin_turn(JOB_ARN, "t")
+            proxy.refuse_connections()
+            proxy.cut_all()
+            with pytest.raises(StoreError, match="could not be read"):
+                await store.read_patiently(queries.find_trajectories, "t")
+
+    asyncio.run(body())
+
+
 def test_clients_hear_of_an_internal_error_when_the_time_that_is_set_is_up(
     url: DatabaseURL, proxy: PostgreSQLProxy
 ) -> None:

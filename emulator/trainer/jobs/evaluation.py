@@ -30,7 +30,7 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     metrics = judged_metrics(
         "eval",
         results,
-        await run.services.store.read(step_tokens, run.job.arn, valid),
+        await run.services.store.read_patiently(step_tokens, run.job.arn, valid),
         group_size=group_size,
         threshold=parameters["success_threshold"],
         ks=parameters["pass_k_values"],

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from emulator.job import Job, SecondaryStatus, move
+from emulator.job import InvalidMove, Job, JobStatus, SecondaryStatus, move
 from emulator.job_config import JobConfig
 from emulator.store import now
 from emulator.store.jobs import change_job, note_attempt, note_result, rollouts_of_part
@@ -52,20 +52,30 @@ class JobRun:
     # Its state
 
     async def move(self, to: SecondaryStatus, message: str | None = None) -> None:
-        """Another secondary status, or the same with another message. Raises InvalidMove, StoreError."""
+        """Another secondary status, or the same with another message. Raises Stopped, InvalidMove, StoreError."""
         self._check_stop()
-        await self._change(partial(move, to=to, now=now(), message=message))
+        try:
+            await self._change(partial(move, to=to, now=now(), message=message))
+        except InvalidMove as error:
+            if error.status is not JobStatus.STOPPING:
+                raise
+            self.stop()  # told so by way of the database, or this moment
+            raise Stopped from None
         if message is not None:
             await self.say(message)
 
     async def end(self, to: SecondaryStatus, message: str) -> None:
         """The job is over."""
+        await self._require_runner()
         await self.say(message)
         await self._end_mlflow("FINISHED" if to is SecondaryStatus.COMPLETED else "KILLED")
         await self._change(partial(_ended, to=to, message=message))
 
     async def fail(self, reason: str) -> None:
         """The job is over, and why."""
+        await self._require_runner()
+        # What databases cannot hold, agents may say all the same.
+        reason = reason.replace("\0", "\\0").encode("utf-8", "replace").decode()
         reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
         await self.say(reason)
         await self._end_mlflow("FAILED")
@@ -102,7 +112,17 @@ class JobRun:
             raise Stopped
 
     async def _change(self, change: Any) -> None:
-        self.job = await self.services.store.write((self.job.arn, ""), change_job, self.job.arn, change)
+        self.job = await self._write(change_job, change)
+
+    async def _require_runner(self) -> None:
+        """Before others are told how it ended. Raises JobTaken where another server goes on with the job."""
+        if self.services.store.runner is not None:
+            await self._write(change_job, lambda job: job)
+
+    async def _write(self, change: Callable[..., T], *arguments: object) -> T:
+        """Run a change of this job's, as its runner. Raises JobTaken, StoreError."""
+        store, arn = self.services.store, self.job.arn
+        return await store.write((arn, ""), partial(change, runner=store.runner), arn, *arguments)
 
     async def _end_mlflow(self, status: str) -> None:
         if self.mlflow is not None:
@@ -137,8 +157,8 @@ class JobRun:
 
         `part` names the step within the job. Raises Stopped, JobFailed where none of them got a reward, RuntimeGone.
         """
-        arn, store, parameters = self.job.arn, self.services.store, config.hyperparameters
-        begun = await store.read(rollouts_of_part, arn, part)
+        arn, parameters = self.job.arn, config.hyperparameters
+        begun = await self.services.store.read_patiently(rollouts_of_part, arn, part)
         results = [result_from(json.loads(result)) for _, result in begun.values() if result is not None]
         done = {(result.row, result.member) for result in results}
         left = [Rollout(row, member) for row in rows for member in range(group_size)]
@@ -146,11 +166,11 @@ class JobRun:
         left = [rollout for rollout in left if rollout.key not in done]
 
         async def announce(rollout: Rollout, trajectory_id: str) -> None:
-            await store.write((arn, ""), note_attempt, arn, part, *rollout.key, trajectory_id)
+            await self._write(note_attempt, part, *rollout.key, trajectory_id)
 
         async def finished(result: RolloutResult) -> None:
             document = json.dumps(result_document(result), separators=(",", ":"))
-            await store.write((arn, ""), note_result, arn, part, result.row, result.member, document)
+            await self._write(note_result, part, result.row, result.member, document)
             results.append(result)
             if result.failure is not None:
                 await self.say(f"Rollout {result.trajectory_id}: {result.failure.text}: {result.failure.reason}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from emulator.job import Category, Job, JobError, JobStatus, SecondaryStatus
 from emulator.job_config import JobConfig, read_config
 from emulator.store import StoreError
+from emulator.store.jobs import JobTaken
 from emulator.trainer.jobs.evaluation import evaluate
 from emulator.trainer.jobs.run import JobRun, Stopped
 from emulator.trainer.jobs.services import JobFailed, Services
@@ -35,10 +37,20 @@ class Jobs:
         """Start on a job that was just stored."""
         self._begin(job, resumed=False)
 
+    @property
+    def under_way(self) -> frozenset[str]:
+        """The ARNs of what is being done, or is being left off."""
+        return frozenset(self._tasks)
+
     def stop(self, arn: str) -> None:
         """Have a job under way end soon; its status says Stopping already."""
         if (run := self._runs.get(arn)) is not None:
             run.stop()
+
+    def let_go(self, arn: str) -> None:
+        """Begin to leave off where a job is: it may be another server's."""
+        if (task := self._tasks.get(arn)) is not None:
+            task.cancel()
 
     def leave_off(self) -> None:
         """Begin to leave off where the jobs are; the next server goes on with them."""
@@ -54,7 +66,11 @@ class Jobs:
     def _begin(self, job: Job, *, resumed: bool) -> None:
         task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
         self._tasks[job.arn] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job.arn, None))
+        task.add_done_callback(partial(self._forget, job.arn))
+
+    def _forget(self, arn: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(arn) is task:
+            del self._tasks[arn]
 
     async def _run(self, job: Job, *, resumed: bool) -> None:
         run = self._runs[job.arn] = JobRun(job, self._services)
@@ -65,12 +81,15 @@ class Jobs:
                 else:
                     await run.move(SecondaryStatus.RESTARTING, RESTARTING)
             await self._do(run)
+        except JobTaken as error:
+            log.warning("job %s is left off: %s", job.arn, error)
         except JobError:  # deleted or moved on meanwhile
             log.debug("job %s went another way", job.arn, exc_info=True)
         except StoreError:
             log.exception("job %s: its state cannot be stored", job.arn)
         finally:
-            del self._runs[job.arn]
+            if self._runs.get(job.arn) is run:
+                del self._runs[job.arn]
 
     async def _do(self, run: JobRun) -> None:
         """Do a job to its end, whatever that is. Raises JobError, StoreError."""

@@ -149,7 +149,7 @@ async def _validate(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, st
 
 async def _tokens(run: JobRun, results: Sequence[RolloutResult]) -> StepTokens:
     valid = [result.trajectory_id for result in results if result.failure is None]
-    return await run.services.store.read(step_tokens, run.job.arn, valid)
+    return await run.services.store.read_patiently(step_tokens, run.job.arn, valid)
 
 
 async def _log(run: JobRun, part: str, results: Sequence[RolloutResult], metrics: Metrics, step: int) -> None:

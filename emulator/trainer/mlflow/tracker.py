@@ -156,5 +156,5 @@ class MlflowRun:
         await self._rest.log_metrics(run_id, metrics, step, at)
 
     async def _tell_rollouts(self, part: str, results: Sequence[RolloutResult]) -> None:
-        spans = await self._store.read(spans_of, self._job_arn, part, results)
+        spans = await self._store.read_patiently(spans_of, self._job_arn, part, results)
         await self._rest.log_spans(self.details["ExperimentId"], self.details["RunId"], spans)
