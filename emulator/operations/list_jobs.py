@@ -7,7 +7,6 @@ from typing import Any
 from emulator.job import JobStatus
 from emulator.operations.control import (
     CONTROL_ERRORS,
-    DEFAULT_PAGE,
     Control,
     control_error,
     page_token,
@@ -17,6 +16,9 @@ from emulator.operations.control import (
 from emulator.protocol.errors import ValidationException
 from emulator.store.jobs import JobFilter
 from emulator.store.jobs import list_jobs as query_jobs
+
+#: What a page holds when the request does not say; by the service model's words.
+DEFAULT_JOBS = 50
 
 
 async def list_jobs(
@@ -47,7 +49,7 @@ async def list_jobs(
         modified_after=last_modified_time_after,
         modified_before=last_modified_time_before,
     )
-    # ASSUMED: the newest first, ten a page, as SageMaker's other listings have it.
+    # ASSUMED: the newest first, as SageMaker's other listings have it.
     sort_by, descending = sort_by or "CreationTime", sort_order != "Ascending"
     question = {
         "category": which.category,
@@ -57,7 +59,7 @@ async def list_jobs(
         "modified": [last_modified_time_after, last_modified_time_before],
         "sort": [sort_by, descending],
     }
-    limit = max_results or DEFAULT_PAGE
+    limit = max_results or DEFAULT_JOBS
     try:
         found = await control.store.read(
             query_jobs,
