@@ -151,6 +151,20 @@ def test_what_is_no_request_is_refused(shared: Server, body: bytes) -> None:
     assert (answer.status_code, answer.json()["__type"]) == (400, "SerializationException")
 
 
+@pytest.mark.parametrize(
+    ("operation", "members", "place"),
+    [
+        ("CreateJob", {"JobConfigDocument": "\ud800"}, "jobConfigDocument"),
+        ("AddTags", {"ResourceArn": "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/j", "Tags": [{"Key": "\udfff"}]}, "tags.1.member.key"),
+    ],
+)  # fmt: skip
+def test_half_a_surrogate_pair_is_no_text(shared: Server, operation: str, members: dict[str, Any], place: str) -> None:
+    body = json.dumps(members).encode()
+    answer = httpx2.post(shared.url, content=body, headers={"x-amz-target": f"SageMaker.{operation}"})
+    assert (answer.status_code, answer.json()["__type"]) == (400, "SerializationException")
+    assert answer.json()["message"].startswith(f"{place} must be Unicode")
+
+
 def test_jobs_that_there_are_not(shared: Server) -> None:
     client = control(shared)
     for call in (client.describe_job, client.stop_job, client.delete_job):
