@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator.job import ACTIVE, Job, JobBusy, SecondaryStatus, move
+from emulator.job import ACTIVE, Job, JobBusy, JobStatus, SecondaryStatus, move
 from emulator.operations.control import CONTROL_ERRORS, Control, control_error, read_category
 from emulator.store import now
 from emulator.store.jobs import change_job
 from emulator.store.jobs import delete_job as forget_job
+from emulator.store.statements import Transaction
 
 
 async def delete_job(control: Control, *, job_name: str, job_category: str) -> dict[str, Any]:
@@ -18,14 +19,20 @@ async def delete_job(control: Control, *, job_name: str, job_category: str) -> d
     """
     arn = control.arn(read_category(job_category), job_name)
 
-    def deleting(job: Job) -> Job:
-        if job.status in ACTIVE:
-            raise JobBusy(f"Job {job.name} is {job.status}; stop it first")
-        return move(job, SecondaryStatus.DELETING, now())
-
     try:
-        await control.store.write((arn, ""), change_job, arn, deleting)
-        await control.store.write((arn, ""), forget_job, arn)
+        await control.store.write((arn, ""), _delete, arn)
     except CONTROL_ERRORS as error:
         raise control_error(error) from error
     return {}
+
+
+def _delete(transaction: Transaction, arn: str) -> None:
+    """In one transaction: a server that is killed leaves no job that is Deleting for ever."""
+    change_job(transaction, arn, _deleting)
+    forget_job(transaction, arn)
+
+
+def _deleting(job: Job) -> Job:
+    if job.status in ACTIVE:
+        raise JobBusy(f"Job {job.name} is {job.status}; stop it first")
+    return job if job.status is JobStatus.DELETING else move(job, SecondaryStatus.DELETING, now())
