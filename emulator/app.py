@@ -219,6 +219,11 @@ class App:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
+        await self.forget()
+
+    async def forget(self) -> None:
+        """Break off jobs, and forget everything but the requests under way. Raises StoreError."""
+        await self._control.break_off()
         await self.store.reset()
         await self.other_services.reset()
         self.model_server.reset()
@@ -295,7 +300,7 @@ class App:
             self.metrics,
             self.faults,
             self.conduct,
-            reset=self.other_services.reset,
+            reset=self.forget,
         )
         starlette = Starlette(routes=pages, exception_handlers={404: not_found, 405: not_found})
         starlette.router.redirect_slashes = False

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +50,14 @@ def serving(
     durability: str = "normal",
     port: int = 0,
     open_files: int | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Serving]:
     """An emulator that runs while the block does, at most; `log` gets its log lines.
 
-    `open_files`: how many the shell lets it open, before it asks for more.
+    `open_files`: how many the shell lets it open, before it asks for more. `options`: more of `serve`'s.
     """
     command = [sys.executable, "-m", "emulator", "serve", "--port", str(port), "--durability", durability]
-    command += ["--model", model]
+    command += ["--model", model, *options]
     if open_files is not None:
         command = ["/bin/sh", "-c", f'ulimit -Sn {open_files}; exec "$@"', "sh", *command]
     environment = os.environ | {"JOB_RUNTIME_LOCAL_DATABASE": spelled(database)}  # its password is not for `ps`

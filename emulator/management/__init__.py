@@ -46,7 +46,7 @@ def routes(
     *,
     reset: Callable[[], Awaitable[None]],
 ) -> list[BaseRoute]:
-    """`/metrics`, and the routes below `/_emulator`. `reset`: forgets what is not in the store."""
+    """`/metrics`, and the routes below `/_emulator`. `reset`: breaks off jobs, and forgets everything."""
     scrape = Scrape(store, settings, metrics)
     emulator = Emulator(store, model_server, settings, metrics, scrape, faults, conduct, reset)
     table = (
@@ -159,9 +159,5 @@ async def _export(emulator: Emulator, request: Request) -> Answer | StreamAnswer
 
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
-    await emulator.store.reset()
-    await emulator.reset_others()
-    emulator.model_server.reset()
-    emulator.faults.restore()
-    emulator.conduct.clear()
+    await emulator.reset()
     return Answer()

@@ -70,6 +70,11 @@ def raises(_request: dict[str, Any]) -> None:
     raise RuntimeError("a bug of the agent")
 
 
+def raises_what_is_no_text(_request: dict[str, Any]) -> None:
+    """Has a bug, and words that cannot be written down."""
+    raise RuntimeError("a bug: \ud800 \0")
+
+
 def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)

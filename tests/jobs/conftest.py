@@ -50,9 +50,9 @@ class AWS:
         for group in ("out", "checkpoints"):
             sagemaker.create_model_package_group(ModelPackageGroupName=group)
 
-    def create(self, document: dict[str, Any], name: str = "j", category: str = "AgentRFT") -> str:
+    def create(self, document: dict[str, Any], name: str = "j", category: str = "AgentRFT", client: Any = None) -> str:
         """CreateJob; the ARN."""
-        arn: str = self.client("sagemaker").create_job(
+        arn: str = (client or self.client("sagemaker")).create_job(
             JobName=name,
             RoleArn=ROLE,
             JobCategory=category,
@@ -67,18 +67,22 @@ class AWS:
         return job | {"Output": json.loads(job["JobConfigDocument"]).get("ServiceOutput", {})}
 
     def until(
-        self, is_so: Callable[[dict[str, Any]], bool], name: str = "j", category: str = "AgentRFT"
+        self,
+        is_so: Callable[[dict[str, Any]], bool],
+        name: str = "j",
+        category: str = "AgentRFT",
+        within: float = 60,
     ) -> dict[str, Any]:
-        """The job when it is so."""
-        deadline = time.monotonic() + 60
+        """The job when it is so; it has so many seconds."""
+        deadline = time.monotonic() + within
         while not is_so(job := self.describe(name, category)):
             assert time.monotonic() < deadline, job
             time.sleep(0.05)
         return job
 
-    def ended(self, name: str = "j", category: str = "AgentRFT") -> dict[str, Any]:
+    def ended(self, name: str = "j", category: str = "AgentRFT", within: float = 60) -> dict[str, Any]:
         """The job when it is over."""
-        return self.until(lambda job: job["JobStatus"] in ENDED, name, category)
+        return self.until(lambda job: job["JobStatus"] in ENDED, name, category, within)
 
     def log(self, name: str = "j", category: str = "AgentRFT") -> list[str]:
         """The lines of a job's log."""
