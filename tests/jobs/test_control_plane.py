@@ -155,7 +155,7 @@ def test_what_is_no_request_is_refused(shared: Server, body: bytes) -> None:
     ("operation", "members", "place"),
     [
         ("CreateJob", {"JobConfigDocument": "\ud800"}, "jobConfigDocument"),
-        ("AddTags", {"ResourceArn": "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/j", "Tags": [{"Key": "\udfff"}]}, "tags.1.member.key"),
+        ("AddTags", {"ResourceArn": ROLE, "Tags": [{"Key": "\udfff"}]}, "tags.1.member.key"),
     ],
 )  # fmt: skip
 def test_half_a_surrogate_pair_is_no_text(shared: Server, operation: str, members: dict[str, Any], place: str) -> None:
