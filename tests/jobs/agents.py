@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import boto3
 
 #: Set by a test that wants agents to go on.
-GO = threading.Event()
+GO = Event()
 
 
 def _runtime(request: dict[str, Any]) -> tuple[Any, dict[str, str]]:
@@ -94,6 +96,14 @@ def calculates(request: dict[str, Any]) -> None:
         messages += [{"role": "tool", "tool_call_id": call["id"], "content": "42"} for call in calls]
     client.complete_rollout(**rollout)
     client.update_reward(**rollout, Rewards=[0.5, 0.25])
+
+
+def good_when_there_is_the_file(request: dict[str, Any]) -> None:
+    """Of a server in another process: waits for the test first."""
+    file, patience = Path(os.environ["JOBS_TEST_FILE"]), Event()
+    while not file.exists():
+        patience.wait(0.02)
+    good(request)
 
 
 def good_in_the_first_step(request: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,6 +19,7 @@ from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
 from tests.jobs import agents
+from tests.serving import Serving, serving
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -27,7 +29,7 @@ ENDED = ("Completed", "Failed", "Stopped")
 class AWS:
     """A server, by its clients."""
 
-    server: Server
+    server: Server | Serving
 
     def client(self, service: str) -> Any:
         """A client of boto3."""
@@ -99,6 +101,14 @@ def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
     settings = {"durability": "memory", "agents": (f"python:tests.jobs.agents:{agent}",), **settings}
     with running_server(Settings(port=0, **settings)) as server:
+        yield AWS(server)
+
+
+@contextmanager
+def aws_to_kill(database: Path, agent: str) -> Iterator[AWS]:
+    """A server in a process of its own, whose jobs are done by a function of `agents`."""
+    options = ("--agent", f"python:tests.jobs.agents:{agent}", "--mlflow", "off")
+    with serving(database, "scripted", log=database.with_name("server.log"), options=options) as server:
         yield AWS(server)
 
 

@@ -54,9 +54,10 @@ def test_a_job_that_is_stopped_as_soon_as_it_is_there_stops() -> None:
         def stop(name: str) -> None:
             while True:
                 try:
-                    return stopping.stop_job(JobName=name, JobCategory="AgentRFT")
+                    stopping.stop_job(JobName=name, JobCategory="AgentRFT")
                 except stopping.exceptions.ResourceNotFound:
                     continue
+                return
 
         names = [f"j{number}" for number in range(20)]
         for name in names:
