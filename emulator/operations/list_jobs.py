@@ -13,7 +13,6 @@ from emulator.operations.control import (
     read_category,
     read_page_token,
 )
-from emulator.protocol.errors import ValidationException
 from emulator.store.jobs import JobFilter
 from emulator.store.jobs import list_jobs as query_jobs
 
@@ -60,6 +59,9 @@ async def list_jobs(
         "sort": [sort_by, descending],
     }
     limit = max_results or DEFAULT_JOBS
+    after: Any = None
+    if next_token is not None:
+        after = read_page_token(question, next_token, int if sort_by == "CreationTime" else str, int)
     try:
         found = await control.store.read(
             query_jobs,
@@ -67,7 +69,7 @@ async def list_jobs(
             sort_by=sort_by,
             descending=descending,
             limit=limit + 1,  # one more tells whether there is another page
-            after=None if next_token is None else _place(read_page_token(question, next_token), sort_by),
+            after=after,
         )
     except CONTROL_ERRORS as error:
         raise control_error(error) from error
@@ -88,10 +90,3 @@ async def list_jobs(
         ],
         "next_token": page_token(question, page[-1][1]) if len(found) > limit else None,
     }
-
-
-def _place(given: list[Any], sort_by: str) -> tuple[Any, int]:
-    match given:
-        case [str() | int() as key, int() as id_] if isinstance(key, int) == (sort_by == "CreationTime"):
-            return key, id_
-    raise ValidationException("NextToken is not one that was given for this request")

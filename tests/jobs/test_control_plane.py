@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -237,6 +238,20 @@ def test_a_token_belongs_to_its_question(server: Server) -> None:
     token = client.list_jobs(JobCategory="AgentRFT", MaxResults=1)["NextToken"]
     question = {"JobCategory": "AgentRFT", "MaxResults": 1, "SortBy": "Name", "NextToken": token}
     refused(lambda: client.list_jobs(**question), "ValidationException")
+
+
+@pytest.mark.parametrize("place", [[10**30, 1], [1, 10**30], [True, True], [1], [], {}, ["x", 1], [1.5, 1], [1, 2, 3]])
+def test_tokens_that_nobody_gave_are_refused(shared: Server, place: Any) -> None:
+    client = control(shared)
+    for name in ("a", "b"):
+        create(client, name, document=EVALUATION, category="AgentRFTEvaluation")
+    question = {"JobCategory": "AgentRFTEvaluation", "MaxResults": 1}
+    given, _ = json.loads(base64.urlsafe_b64decode(client.list_jobs(**question)["NextToken"]))
+    token = base64.urlsafe_b64encode(json.dumps([given, place]).encode()).decode()
+    refused(lambda: client.list_jobs(**question, NextToken=token), "ValidationException")
+    for name in ("a", "b"):
+        ended(client, name, "AgentRFTEvaluation")
+        client.delete_job(JobName=name, JobCategory="AgentRFTEvaluation")
 
 
 def test_filters_are_those_of_the_model(server: Server) -> None:
