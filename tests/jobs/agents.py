@@ -111,3 +111,30 @@ def good_in_the_first_step(request: dict[str, Any]) -> None:
     if not request["metadata"]["rolloutId"].startswith("train-1-"):
         GO.wait(60)
     good(request)
+
+
+#: By row: what the members of its group get. None fails, a list is a reward a turn.
+UNEQUAL: list[list[float | list[float] | None]] = [
+    [1.0, 0.0, 0.25],
+    [None, 1.0, 0.5],  # one failed
+    [None, None, None],  # all did
+    [0.1, 0.1, 0.1],  # all alike, and a mean of them is none of them
+    [None, 0.7, None],  # one survivor
+    [[0.25, 0.5], [0.5, 0.5], 0.0],
+    [0.0, 0.0, 0.0],
+    [0.5, 0.75, 0.0],
+]
+
+
+def unequal_groups(request: dict[str, Any]) -> None:
+    """As `UNEQUAL` has it; answers of different lengths."""
+    client, rollout = _runtime(request)
+    row, member = map(int, rollout["TrajectoryId"].split("-")[-3:-1])
+    reward = UNEQUAL[row][member]
+    for turn in range(2):
+        _ask(client, rollout, [{"role": "user", "content": f"{'Say more. ' * (row + 2 * member + turn)}"}])
+    if reward is None:
+        client.complete_rollout(**rollout, Status="failed")
+        return
+    client.complete_rollout(**rollout)
+    client.update_reward(**rollout, Rewards=reward if isinstance(reward, list) else [reward])
