@@ -165,6 +165,9 @@ class App:
         await self._forget()
 
     async def _forget(self) -> None:
+        """Break off jobs, and forget everything but the requests under way. Raises StoreError."""
+        if self._surroundings is not None:
+            await self._surroundings.break_off()
         await self.store.reset()
         if self._surroundings is not None or self.settings.durability != "memory":  # a file may be left
             await (await self._around()).reset()

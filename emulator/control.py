@@ -160,6 +160,13 @@ class ControlPlane:
         if self._sharing is not None:
             await self._sharing.leave()
 
+    async def break_off(self) -> None:
+        """Leave pipelines and jobs off where they are: they are about to be forgotten."""
+        if self._pipelines is not None:
+            await self._pipelines.aclose()
+        if self._jobs is not None:
+            await self._jobs.break_off()
+
     def begin(self, job: Job) -> None:
         """Start on a job that was just stored."""
         self._runner().begin(job)
@@ -297,9 +304,9 @@ def _agent_environment(url: str, region: str) -> Mapping[str, str]:
     return agent_environment(url, region, os.environ)
 
 
-async def _export(store: Store, job_arn: str) -> bytes:
+async def _export(store: Store, job: Job) -> bytes:
     from emulator.export import Plan, Tally, export
     from emulator.store.queries import TrajectoryFilter
 
-    plan = Plan(TrajectoryFilter(job_arn))
+    plan = Plan(TrajectoryFilter(job.arn, since=job.created_at))  # not those of a deleted one of the same name
     return await store.read_patiently(lambda connection: b"".join(export(connection, plan, Tally())))

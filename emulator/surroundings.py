@@ -99,6 +99,10 @@ class Surroundings:
         """Begin to leave off where the jobs are: the server is stopping."""
         self._control.leave_off()
 
+    async def break_off(self) -> None:
+        """Leave pipelines and jobs off where they are: they are about to be forgotten."""
+        await self._control.break_off()
+
     async def aclose(self) -> None:
         """Returns when jobs have been left off, MLflow has ended, and what is kept is let go."""
         try:

@@ -47,7 +47,7 @@ def routes(
     *,
     reset: Callable[[], Awaitable[None]],
 ) -> list[BaseRoute]:
-    """`/metrics`, and the routes below `/_emulator`. `reset`: forgets everything."""
+    """`/metrics`, and the routes below `/_emulator`. `reset`: breaks off jobs, and forgets everything."""
     scrape = Scrape(store, settings, metrics)
     emulator = Emulator(store, model_server, settings, metrics, scrape, faults, conduct, reset)
     table = (

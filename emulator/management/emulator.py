@@ -27,7 +27,7 @@ class Emulator:
     scrape: Scrape
     faults: Faults
     conduct: Conduct
-    reset: Callable[[], Awaitable[None]]  #: forgets everything
+    reset: Callable[[], Awaitable[None]]  #: breaks off jobs, and forgets everything; raises StoreError
 
 
 def json_answer(document: object, status: int = 200) -> Answer:

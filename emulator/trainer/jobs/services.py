@@ -74,5 +74,5 @@ class Services:
     policy: PolicyUpdate
     #: By its ARN, its qualifier and the time-out of a rollout in seconds; raises JobFailed.
     find_agent: Callable[[str, str | None, float], Awaitable[Agent]]
-    export: Callable[[str], Awaitable[bytes]]  #: the trajectories of a job, in the project's own format
+    export: Callable[[Job], Awaitable[bytes]]  #: the trajectories of a job, in the project's own format
     rate: float | None  #: of new rollouts, a second; None: as many as there can be

@@ -67,10 +67,10 @@ async def train(run: JobRun, config: JobConfig) -> None:
 
 
 async def _plan(run: JobRun, config: JobConfig) -> Plan:
-    """Raises JobFailed."""
-    rows = await run.services.cloud.read_dataset(config.channels["train"])
+    """Raises Stopped, JobFailed."""
+    rows = await run.read_dataset(config.channels["train"])
     validation = config.channels.get("validation")
-    held_out = await run.services.cloud.read_dataset(validation) if validation else []
+    held_out = await run.read_dataset(validation) if validation else []
     parameters = config.hyperparameters
     batch = parameters["global_batch_size"]
     if len(rows) <= batch:
@@ -173,11 +173,15 @@ def _billable(run: JobRun, results: Sequence[RolloutResult], tokens: StepTokens)
 
 
 async def promote(run: JobRun, config: JobConfig) -> None:
-    """Make the model package of what the job has come to, if a step was done, and put its trajectories beside it."""
-    if run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0) == 0:
+    """Make the model package of what the job has come to, if a step was done, and put its trajectories beside it.
+
+    Once: one that a server before this one has made, or that was made before the job was told to stop, is kept.
+    """
+    output = run.job.output
+    if output.get("ProgressInfo", {}).get("CurrentStep", 0) == 0 or "OutputModelPackageArn" in output:
         return
     uri = f"{config.output_path.rstrip('/')}/{run.job.name}/trajectories.jsonl"
-    await run.services.cloud.put(uri, await run.services.export(run.job.arn))
+    await run.services.cloud.put(uri, await run.services.export(run.job))
     arn = await _package(run, config, config.output_group_arn, "the job's result")
     await run.update(OutputModelPackageArn=arn)
 
