@@ -25,6 +25,9 @@ HAS_MLFLOW = (
 #: Seconds that a child gets until it serves: 4 on a machine at rest, 25 on one that has much else to do.
 PATIENCE = 120.0
 
+#: Seconds in which an interpreter says whether it has MLflow.
+PATIENCE_WITH_PYTHON = 20.0
+
 #: Seconds between two looks whether it serves.
 LOOK_EVERY = 0.1
 
@@ -41,6 +44,10 @@ class MlflowError(Exception):
 
 class MlflowAway(MlflowError):
     """There is no MLflow to be asked now."""
+
+
+class MlflowBusy(MlflowAway):
+    """There is one, but it did not do this in time, or not now."""
 
 
 class MlflowServer(Protocol):
@@ -61,7 +68,8 @@ class GivenMlflow:
 
     def __init__(self, url: str) -> None:
         """Raises ValueError, which does not quote the URL."""
-        Origin(url)
+        if Origin(url).query:
+            raise ValueError("must have no query")
         self._url = url.rstrip("/")
 
     async def is_there(self) -> bool:
@@ -197,7 +205,16 @@ class ServedMlflow:
             )
         except OSError as error:
             raise MlflowAway(f"cannot run MLflow's Python, {self._python}: {error.strerror}") from error
-        if await process.wait():
+        try:
+            async with asyncio.timeout(PATIENCE_WITH_PYTHON):
+                status = await process.wait()
+        except TimeoutError:
+            raise MlflowAway(f"{self._python} does not say whether it has MLflow") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if status:
             raise MlflowAway(f"{self._python} has no MLflow: `pip install mlflow` there")
 
 
