@@ -105,8 +105,9 @@ class JobRun:
         self.job = await self.services.store.write((self.job.arn, ""), change_job, self.job.arn, change)
 
     async def _end_mlflow(self, status: str) -> None:
-        if self.mlflow is not None:
-            await self.mlflow.end(status)
+        run = self.mlflow or self.services.tracker.known(self.job, self.say)  # which another server has begun
+        if run is not None:
+            await run.end(status)
 
     # Its rollouts
 
