@@ -203,3 +203,31 @@ def test_an_interpreter_that_says_nothing_is_waited_for_a_bounded_time(
     before = set(psutil.Process().children())
     asyncio.run(ask())
     assert set(psutil.Process().children()) <= before
+
+
+def test_who_waits_for_its_start_hears_when_it_is_ended_meanwhile(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n[ $1 = -c ] || exec sleep 600\n")
+    python.chmod(0o755)
+
+    async def ask() -> None:
+        mlflow = ServedMlflow(tmp_path / "kept", str(python))
+        waiting = asyncio.create_task(mlflow.url())
+        while not (tmp_path / "kept" / "server.log").exists():
+            await asyncio.wait([waiting], timeout=0.01)
+        await mlflow.aclose()
+        for asking in (waiting, mlflow.url()):
+            with pytest.raises(MlflowAway, match="ended with this server"):
+                await asking
+
+    asyncio.run(ask())
+
+
+def test_a_folder_that_sqlite_would_misread_is_refused(tmp_path: Path) -> None:
+    async def ask() -> None:
+        mlflow = ServedMlflow(tmp_path / "why?", "/bin/true")
+        with pytest.raises(MlflowAway, match=r"cannot be started: no URL of SQLite can have the \?"):
+            await mlflow.url()
+        await mlflow.aclose()
+
+    asyncio.run(ask())

@@ -38,6 +38,9 @@ PAUSE = 30.0
 GRACE = 5.0
 
 
+OVER = "MLflow is ended with this server"
+
+
 class MlflowError(Exception):
     """MLflow did not do what it was asked for; the message says why."""
 
@@ -99,6 +102,7 @@ class ServedMlflow:
         self._url = ""
         self._starting: asyncio.Task[None] | None = None
         self._failure, self._failed_at = "", 0.0
+        self._is_over = False
 
     async def is_there(self) -> bool:
         """As the protocol has it."""
@@ -110,6 +114,8 @@ class ServedMlflow:
 
     async def url(self) -> str:
         """As the protocol has it."""
+        if self._is_over:
+            raise MlflowAway(OVER)
         if self._starting is None:
             if self._process is not None and self._process.returncode is None:
                 return self._url
@@ -117,11 +123,18 @@ class ServedMlflow:
                 raise MlflowAway(self._failure)
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._started)
-        await asyncio.shield(self._starting)  # one that waits and leaves does not end it for others
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)  # one that waits and leaves does not end it for others
+        except asyncio.CancelledError:
+            if starting.cancelled() and not _is_cancelled():
+                raise MlflowAway(OVER) from None
+            raise
         return self._url
 
     async def aclose(self) -> None:
         """As the protocol has it."""
+        self._is_over = True
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])
@@ -178,6 +191,8 @@ class ServedMlflow:
     def _folder(self) -> Path:
         """Where it keeps what it has. Raises OSError."""
         if self._kept is not None:
+            if "?" in str(self._kept):
+                raise OSError(f"no URL of SQLite can have the ? of {self._kept}")
             self._kept.mkdir(parents=True, exist_ok=True)
             return self._kept
         if self._temporary is None:
@@ -238,6 +253,12 @@ def _kept_beside(settings: Settings) -> Path | None:
         return None
     address = address.absolute()
     return address.with_name(f"{address.name}-mlflow")
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled the task that asks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _until_it_serves(url: str, process: asyncio.subprocess.Process) -> None:
