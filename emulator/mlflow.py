@@ -148,8 +148,11 @@ class Pages:
         try:
             async with asyncio.timeout(TIMEOUT):
                 return await client.request(method, target, {}, body, lines)
-        except (TimeoutError, ModelServerError):
-            raise InternalServiceError(f"MLflow at {self._of} does not answer") from None
+        except TimeoutError:
+            raise InternalServiceError(f"MLflow at {self._of} does not answer within {TIMEOUT:g} s") from None
+        except ModelServerError as error:
+            why = str(error).removesuffix(" (--model-connect-timeout)")
+            raise InternalServiceError(f"MLflow at {self._of} does not answer: {why}") from None
 
 
 def _asks(scope: Scope) -> bytes:

@@ -231,3 +231,11 @@ def test_a_folder_that_sqlite_would_misread_is_refused(tmp_path: Path) -> None:
         await mlflow.aclose()
 
     asyncio.run(ask())
+
+
+def test_pages_say_why_there_are_none() -> None:
+    with running_server(Settings(port=0, durability="memory", mlflow="http://127.0.0.1:1")) as emulator:
+        answer = httpx2.get(f"{emulator.url}{PATH}/")
+    assert answer.status_code == 500
+    why = "MLflow at http://127.0.0.1:1 does not answer: Connection refused by 127.0.0.1:1"
+    assert answer.json() == {"Message": why}
