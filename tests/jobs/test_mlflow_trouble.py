@@ -239,3 +239,19 @@ def test_pages_say_why_there_are_none() -> None:
     assert answer.status_code == 500
     why = "MLflow at http://127.0.0.1:1 does not answer: Connection refused by 127.0.0.1:1"
     assert answer.json() == {"Message": why}
+
+
+def test_why_it_did_not_start_is_said(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n[ $1 = -c ] && exit\necho 'Traceback:\nmlflow.MlflowException: run mlflow db upgrade\n'\nexit 3\n"
+    )
+    python.chmod(0o755)
+
+    async def ask() -> None:
+        mlflow = ServedMlflow(tmp_path / "kept", str(python))
+        with pytest.raises(MlflowAway, match=r"exited with status 3: run mlflow db upgrade; see .*server\.log"):
+            await mlflow.url()
+        await mlflow.aclose()
+
+    asyncio.run(ask())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -171,7 +172,8 @@ class ServedMlflow:
                 raise MlflowAway(f"mlflow server does not serve after {PATIENCE:g} s; see {log_file}") from None
             raise
         if process.returncode is not None:
-            raise MlflowAway(f"mlflow server {how_it_ended(process.returncode)}; see {log_file}")
+            why = await asyncio.to_thread(_last_error, log_file)
+            raise MlflowAway(f"mlflow server {how_it_ended(process.returncode)}{why}; see {log_file}")
         log.info("mlflow server is ready after %.0f s", time.monotonic() - began_at)
 
     async def _spawn(self, folder: Path, log_file: Path, port: int) -> asyncio.subprocess.Process:
@@ -253,6 +255,16 @@ def _kept_beside(settings: Settings) -> Path | None:
         return None
     address = address.absolute()
     return address.with_name(f"{address.name}-mlflow")
+
+
+def _last_error(log_file: Path) -> str:
+    """The last error in a log, to be put into a sentence; that its database has to be upgraded, say."""
+    try:
+        text = log_file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    errors = re.findall(r"^[\w.]+(?:Error|Exception): (.+)", text, re.MULTILINE)
+    return f": {errors[-1][:400]}" if errors else ""
 
 
 def _is_cancelled() -> bool:
