@@ -38,13 +38,16 @@ TIMEOUT = 60.0
 
 _APP_ARN = b"x-sm-mlflow-app-arn"
 
-#: What is between two neighbours on the way, who asks, and what would have an answer compressed or left out.
+#: What is between two neighbours on the way, who asks, and what would have an answer compressed or left out. Cookies:
+#: a browser has the same ones for every port of this machine, and the MLflow may be on another.
 _NOT_PASSED = frozenset(
-    b"accept-encoding authorization connection content-length expect host if-modified-since if-none-match keep-alive "
-    b"origin proxy-authorization referer te trailer transfer-encoding upgrade x-amz-content-sha256 x-amz-date "
-    b"x-amz-security-token".split()
+    b"accept-encoding authorization connection content-length cookie expect forwarded host if-modified-since "
+    b"if-none-match keep-alive origin proxy-authorization referer te trailer transfer-encoding upgrade "
+    b"x-amz-content-sha256 x-amz-date x-amz-security-token x-forwarded-for".split()
 )
-_NOT_PASSED_BACK = frozenset({"connection", "date", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade"})
+_NOT_PASSED_BACK = frozenset(
+    {"connection", "date", "keep-alive", "server", "set-cookie", "trailer", "transfer-encoding", "upgrade"}
+)
 
 
 def is_for_mlflow(scope: Scope) -> bool:
@@ -139,13 +142,24 @@ class Pages:
         query = scope["query_string"]
         target = urlsplit(self._of).path.rstrip("/") + path + (f"?{query.decode('ascii')}" if query else "")
         lines = b"".join(b"%b: %b\r\n" % (name, value) for name, value in scope["headers"] if name not in _NOT_PASSED)
+        lines += b"x-forwarded-for: %b\r\n" % _asks(scope)
         # An answer without a body to a HEAD is not what our client expects.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
             async with asyncio.timeout(TIMEOUT):
                 return await client.request(method, target, {}, body, lines)
-        except (TimeoutError, ModelServerError):
-            raise InternalServiceError(f"MLflow at {self._of} does not answer") from None
+        except TimeoutError:
+            raise InternalServiceError(f"MLflow at {self._of} does not answer within {TIMEOUT:g} s") from None
+        except ModelServerError as error:
+            why = str(error).removesuffix(" (--model-connect-timeout)")
+            raise InternalServiceError(f"MLflow at {self._of} does not answer: {why}") from None
+
+
+def _asks(scope: Scope) -> bytes:
+    """For whom we ask, as X-Forwarded-For: MLflow's assistant, which may run commands, is for its own machine only."""
+    before = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    peer = (scope.get("client") or ("unknown", 0))[0]
+    return b", ".join([*before, peer.encode("ascii")])
 
 
 async def _relay(answer: Arriving, send: Send) -> None:

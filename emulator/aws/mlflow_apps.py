@@ -138,7 +138,8 @@ async def create_presigned_mlflow_app_url(
     await _find(place, arn)
     url = await place.mlflow_url()
     if url is None:
-        raise ValidationException(f"{arn} leads nowhere: this server was started without MLflow")
+        why = "this server was started without MLflow (--mlflow off, or no extra mlflow)"
+        raise ValidationException(f"{arn} leads nowhere: {why}")
     return {"authorized_url": f"{url.rstrip('/')}/auth?authToken=local"}
 
 

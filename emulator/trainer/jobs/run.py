@@ -140,8 +140,9 @@ class JobRun:
                 await asyncio.sleep(TRY_AGAIN)
 
     async def _end_mlflow(self, status: str) -> None:
-        if self.mlflow is not None:
-            await self.mlflow.end(status)
+        run = self.mlflow or self.services.tracker.known(self.job, self.say)  # which another server has begun
+        if run is not None:
+            await run.end(status)
 
     # Its rollouts
 

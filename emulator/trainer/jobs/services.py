@@ -59,6 +59,9 @@ class Tracker(Protocol):
     async def begin(self, job: Job, config: JobConfig, parameters: Mapping[str, Any], say: Say) -> Run:
         """Begin a run for a job, or go on with the one that its ServiceOutput names. Never raises, as `Run`."""
 
+    def known(self, job: Job, say: Say) -> Run | None:
+        """The run that a job's ServiceOutput names."""
+
     async def aclose(self) -> None:
         """No run has more to tell."""
 

@@ -33,5 +33,8 @@ class Untracked:
         """As the protocol has it."""
         return UntrackedRun()
 
+    def known(self, job: Job, say: Say) -> None:
+        """As the protocol has it."""
+
     async def aclose(self) -> None:
         """As the protocol has it."""

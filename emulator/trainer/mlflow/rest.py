@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 from emulator.trainer.http import HTTPError, Origin
-from emulator.trainer.mlflow.server import MlflowAway, MlflowError, MlflowServer
+from emulator.trainer.mlflow.server import MlflowAway, MlflowBusy, MlflowError, MlflowServer
 
 #: Seconds that an answer may take.
 TIMEOUT = 10.0
 
 _API = "/api/2.0/mlflow"
+
+#: Statuses that say that the same may be done later, whatever else they say.
+_NOT_NOW = {429, 502, 503, 504}
 
 #: The most parameters that one request may have.
 MAX_PARAMETERS = 100
@@ -45,32 +49,37 @@ class Rest:
             try:
                 query = urlencode({"experiment_name": name})
                 found = await self._ask("GET", f"{_API}/experiments/get-by-name?{query}")
-                return str(found["experiment"]["experiment_id"])
+                with _read():
+                    return str(found["experiment"]["experiment_id"])
             except MlflowRefused as error:
                 if error.code != "RESOURCE_DOES_NOT_EXIST":
                     raise
             try:
-                return str((await self._ask("POST", f"{_API}/experiments/create", {"name": name}))["experiment_id"])
+                made = await self._ask("POST", f"{_API}/experiments/create", {"name": name})
+                with _read():
+                    return str(made["experiment_id"])
             except MlflowRefused as error:
                 if error.code != "RESOURCE_ALREADY_EXISTS":  # somebody was quicker
                     raise
         raise MlflowRefused("RESOURCE_ALREADY_EXISTS", f"experiment {name} is there, and cannot be had")
 
-    async def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> dict[str, Any] | None:
-        """A run of an experiment with all these tags, as MLflow tells of it."""
+    async def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> tuple[str, str] | None:
+        """Id and name of a run of an experiment with all these tags."""
         conditions = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         question = {"experiment_ids": [experiment_id], "filter": conditions, "max_results": 1}
-        runs = (await self._ask("POST", f"{_API}/runs/search", question)).get("runs")
-        return runs[0]["info"] if runs else None
+        found = await self._ask("POST", f"{_API}/runs/search", question)
+        with _read():
+            return _id_and_name(found["runs"][0]) if found.get("runs") else None
 
     async def create_run(
         self, experiment_id: str, name: str | None, start: int, tags: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """A new run, which MLflow names if we do not. `start` in milliseconds."""
+    ) -> tuple[str, str]:
+        """Id and name of a new run, which MLflow names if we do not. `start` in milliseconds."""
         document = {"experiment_id": experiment_id, "start_time": start, "tags": _pairs(tags)}
         document |= {} if name is None else {"run_name": name}
-        info: dict[str, Any] = (await self._ask("POST", f"{_API}/runs/create", document))["run"]["info"]
-        return info
+        made = await self._ask("POST", f"{_API}/runs/create", document)
+        with _read():
+            return _id_and_name(made["run"])
 
     async def update_run(self, run_id: str, status: str, end: int | None = None) -> None:
         """Set a run's status, and when it ended in milliseconds."""
@@ -93,7 +102,8 @@ class Rest:
         """Whether a metric of a step is there."""
         query = urlencode({"run_id": run_id, "metric_key": name})
         found = await self._ask("GET", f"{_API}/metrics/get-history?{query}")
-        return any(int(each.get("step", 0)) == step for each in found.get("metrics", ()))
+        with _read():
+            return any(int(each.get("step", 0)) == step for each in found.get("metrics", ()))
 
     async def log_spans(self, experiment_id: str, run_id: str, spans: bytes) -> None:
         """Traces of a run, as OTLP's JSON. Those that are there are replaced."""
@@ -118,20 +128,34 @@ class Rest:
             async with asyncio.timeout(TIMEOUT):
                 reply = await origin.send(method, origin.path + path, document, headers)
         except TimeoutError:
-            raise MlflowAway(f"no answer from MLflow at {url} within {TIMEOUT:g} s") from None
+            raise MlflowBusy(f"no answer from MLflow at {url} within {TIMEOUT:g} s") from None
         except HTTPError as error:
             raise MlflowAway(f"MLflow at {url}: {error}") from None
         try:
             answer = json.loads(reply.body or b"{}")
         except (ValueError, RecursionError):
             answer = None
-        if reply.status >= 500 and not (isinstance(answer, dict) and "error_code" in answer):
-            raise MlflowAway(f"MLflow at {url} answered {reply.status}")
+        has_code = isinstance(answer, dict) and "error_code" in answer
+        if reply.status in _NOT_NOW or (reply.status >= 500 and not has_code):
+            raise MlflowBusy(f"MLflow at {url} answered {reply.status}")
         if not 200 <= reply.status < 300 or not isinstance(answer, dict):
             told = answer if isinstance(answer, dict) else {}
             text = told.get("message") or told.get("detail") or reply.body[:200].decode("utf-8", "replace")
             raise MlflowRefused(str(told.get("error_code") or f"HTTP {reply.status}"), str(text))
         return answer
+
+
+@contextmanager
+def _read() -> Iterator[None]:
+    """While an answer is read. Raises MlflowRefused for one that MLflow does not give."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise MlflowRefused("HTTP 200", "the answer is none of MLflow's") from None
+
+
+def _id_and_name(run: Any) -> tuple[str, str]:
+    return str(run["info"]["run_id"]), str(run["info"].get("run_name", ""))
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

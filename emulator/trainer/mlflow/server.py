@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,9 @@ HAS_MLFLOW = (
 #: Seconds that a child gets until it serves: 4 on a machine at rest, 25 on one that has much else to do.
 PATIENCE = 120.0
 
+#: Seconds in which an interpreter says whether it has MLflow.
+PATIENCE_WITH_PYTHON = 20.0
+
 #: Seconds between two looks whether it serves.
 LOOK_EVERY = 0.1
 
@@ -35,12 +39,19 @@ PAUSE = 30.0
 GRACE = 5.0
 
 
+OVER = "MLflow is ended with this server"
+
+
 class MlflowError(Exception):
     """MLflow did not do what it was asked for; the message says why."""
 
 
 class MlflowAway(MlflowError):
     """There is no MLflow to be asked now."""
+
+
+class MlflowBusy(MlflowAway):
+    """There is one, but it did not do this in time, or not now."""
 
 
 class MlflowServer(Protocol):
@@ -61,7 +72,8 @@ class GivenMlflow:
 
     def __init__(self, url: str) -> None:
         """Raises ValueError, which does not quote the URL."""
-        Origin(url)
+        if Origin(url).query:
+            raise ValueError("must have no query")
         self._url = url.rstrip("/")
 
     async def is_there(self) -> bool:
@@ -91,6 +103,7 @@ class ServedMlflow:
         self._url = ""
         self._starting: asyncio.Task[None] | None = None
         self._failure, self._failed_at = "", 0.0
+        self._is_over = False
 
     async def is_there(self) -> bool:
         """As the protocol has it."""
@@ -102,6 +115,8 @@ class ServedMlflow:
 
     async def url(self) -> str:
         """As the protocol has it."""
+        if self._is_over:
+            raise MlflowAway(OVER)
         if self._starting is None:
             if self._process is not None and self._process.returncode is None:
                 return self._url
@@ -109,11 +124,18 @@ class ServedMlflow:
                 raise MlflowAway(self._failure)
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._started)
-        await asyncio.shield(self._starting)  # one that waits and leaves does not end it for others
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)  # one that waits and leaves does not end it for others
+        except asyncio.CancelledError:
+            if starting.cancelled() and not _is_cancelled():
+                raise MlflowAway(OVER) from None
+            raise
         return self._url
 
     async def aclose(self) -> None:
         """As the protocol has it."""
+        self._is_over = True
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])
@@ -150,7 +172,8 @@ class ServedMlflow:
                 raise MlflowAway(f"mlflow server does not serve after {PATIENCE:g} s; see {log_file}") from None
             raise
         if process.returncode is not None:
-            raise MlflowAway(f"mlflow server {how_it_ended(process.returncode)}; see {log_file}")
+            why = await asyncio.to_thread(_last_error, log_file)
+            raise MlflowAway(f"mlflow server {how_it_ended(process.returncode)}{why}; see {log_file}")
         log.info("mlflow server is ready after %.0f s", time.monotonic() - began_at)
 
     async def _spawn(self, folder: Path, log_file: Path, port: int) -> asyncio.subprocess.Process:
@@ -170,6 +193,8 @@ class ServedMlflow:
     def _folder(self) -> Path:
         """Where it keeps what it has. Raises OSError."""
         if self._kept is not None:
+            if "?" in str(self._kept):
+                raise OSError(f"no URL of SQLite can have the ? of {self._kept}")
             self._kept.mkdir(parents=True, exist_ok=True)
             return self._kept
         if self._temporary is None:
@@ -197,7 +222,16 @@ class ServedMlflow:
             )
         except OSError as error:
             raise MlflowAway(f"cannot run MLflow's Python, {self._python}: {error.strerror}") from error
-        if await process.wait():
+        try:
+            async with asyncio.timeout(PATIENCE_WITH_PYTHON):
+                status = await process.wait()
+        except TimeoutError:
+            raise MlflowAway(f"{self._python} does not say whether it has MLflow") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if status:
             raise MlflowAway(f"{self._python} has no MLflow: `pip install mlflow` there")
 
 
@@ -221,6 +255,22 @@ def _kept_beside(settings: Settings) -> Path | None:
         return None
     address = address.absolute()
     return address.with_name(f"{address.name}-mlflow")
+
+
+def _last_error(log_file: Path) -> str:
+    """The last error in a log, to be put into a sentence; that its database has to be upgraded, say."""
+    try:
+        text = log_file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    errors = re.findall(r"^[\w.]+(?:Error|Exception): (.+)", text, re.MULTILINE)
+    return f": {errors[-1][:400]}" if errors else ""
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled the task that asks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _until_it_serves(url: str, process: asyncio.subprocess.Process) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -23,19 +23,52 @@ from emulator.trajectory import TurnStatus
 #: Levels of a value that are told as such; what is deeper becomes text. protobuf reads 100, and one of ours is three.
 _DEPTH = 24
 
+#: Characters of the body of a request, and of a trace: MLflow reads 10 MB a second, and has 10 s.
+MAX_BODY = 4 * 1024 * 1024
+
+#: Characters of a text in a trace: a prompt comes again with each turn.
+MAX_TEXT = 100_000
+
+LEFT_OUT = "left out here for its length; the trajectory has it"
+
+_LONG = ("mlflow.spanInputs", "mlflow.spanOutputs")
+
 _OK, _ERROR = 1, 2  # OTLP's status codes
 
 
-def spans_of(connection: Connection, job_arn: str, part: str, results: Sequence[RolloutResult]) -> bytes:
-    """The traces of rollouts, the attempts that count, as the body of a request."""
-    spans = [
-        span
-        for result in results
-        for record in queries.find_trajectories(connection, result.trajectory_id, job_arn)
-        for span in _trace(record, queries.turns_of(connection, record), part, result)
-    ]
-    scope = {"scope": {"name": "job-runtime-local"}, "spans": spans}
-    return json.dumps({"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [scope]}]}).encode()
+def spans_of(connection: Connection, job_arn: str, part: str, results: Sequence[RolloutResult]) -> list[bytes]:
+    """The traces of rollouts, the attempts that count, as the bodies of requests, each about `MAX_BODY` at most."""
+    bodies: list[list[str]] = [[]]
+    size = 0
+    for result in results:
+        for record in queries.find_trajectories(connection, result.trajectory_id, job_arn):
+            trace = _within_limit(_trace(record, queries.turns_of(connection, record), part, result))
+            length = sum(map(len, trace))
+            if bodies[-1] and size + length > MAX_BODY:
+                bodies.append([])
+                size = 0
+            bodies[-1] += trace
+            size += length
+    return [_body(spans) for spans in bodies if spans]
+
+
+def _body(spans: Sequence[str]) -> bytes:
+    begin = '{"resourceSpans": [{"scopeSpans": [{"scope": {"name": "job-runtime-local"}, "spans": ['
+    return f"{begin}{', '.join(spans)}]}}]}}]}}".encode()
+
+
+def _within_limit(spans: Iterable[dict[str, Any]]) -> list[str]:
+    """Spans as JSON; from where a trace gets too long, without what went in and came out, and they say so."""
+    written, size = [], 0
+    for span in spans:
+        text = json.dumps(span)
+        if size + len(text) > MAX_BODY:
+            attributes = [each for each in span["attributes"] if each["key"] not in _LONG]
+            note = {"key": "mlflow.spanInputs", "value": _value(f"… ({LEFT_OUT})")}
+            text = json.dumps(span | {"attributes": [*attributes, note]})
+        written.append(text)
+        size += len(text)
+    return written
 
 
 def _trace(
@@ -97,11 +130,11 @@ class _Ids:
         span = {
             "traceId": self._trace,
             "spanId": self._id(key or name, 8),
-            "name": name,
+            "name": _text(name),
             "kind": 1,
             "startTimeUnixNano": str(start * 1000),
             "endTimeUnixNano": str(end * 1000),
-            "status": {"code": _ERROR, "message": failure} if failure else {"code": _OK},
+            "status": {"code": _ERROR, "message": _text(failure)} if failure else {"code": _OK},
             "attributes": [{"key": name, "value": _value(value)} for name, value in attributes.items()],
         }
         return span | ({} if parent is None else {"parentSpanId": self._id(parent, 8)})
@@ -180,10 +213,17 @@ def _value(value: Any, depth: int = _DEPTH) -> dict[str, Any]:  # noqa: PLR0911 
         case float() if math.isfinite(value):
             return {"doubleValue": value}
         case str():
-            return {"stringValue": value.encode("utf-8", "replace").decode()}
+            return {"stringValue": _text(value)}
         case list() if depth:
             return {"arrayValue": {"values": [_value(item, depth - 1) for item in value]}}
         case dict() if depth:
-            pairs = ((str(key).encode("utf-8", "replace").decode(), each) for key, each in value.items())
+            pairs = ((_text(str(key)), each) for key, each in value.items())
             return {"kvlistValue": {"values": [{"key": key, "value": _value(item, depth - 1)} for key, item in pairs]}}
-    return {"stringValue": to_json(value)}
+    return {"stringValue": _text(to_json(value))}
+
+
+def _text(text: str) -> str:
+    """As protobuf takes it, and not longer than a trace may have it."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} characters are {LEFT_OUT})"
+    return text.encode("utf-8", "replace").decode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,15 +14,26 @@ from emulator.store import Store, StoreError
 from emulator.trainer.jobs.services import Run, Say
 from emulator.trainer.jobs.untracked import UntrackedRun
 from emulator.trainer.mlflow.rest import MlflowRefused, Rest
-from emulator.trainer.mlflow.server import MlflowAway, MlflowError, MlflowServer
+from emulator.trainer.mlflow.server import MlflowAway, MlflowBusy, MlflowError, MlflowServer
 from emulator.trainer.mlflow.spans import spans_of
 from emulator.trainer.rollouts import RolloutResult
 
-#: Rollouts of which one request tells.
+Tell = Callable[[], Awaitable[None]]
+
+#: Rollouts that are read at once.
 BATCH = 16
 
 #: Seconds after MLflow was found away in which it is not asked again.
 PAUSE = 30.0
+
+#: Seconds that a job spends on telling what a step has brought; what is left waits.
+PATIENCE = 20.0
+
+#: The same at its end, where MLflow answers or starts; and seconds in which one that is not there is asked again, as a
+#: child that was killed is until it is seen to be gone.
+PATIENCE_AT_END = 60.0
+AGAIN_AT_END = 10.0
+AGAIN_EVERY = 0.5
 
 
 class MlflowTracker:
@@ -38,20 +49,23 @@ class MlflowTracker:
         """As the protocol has it."""
         if config.mlflow is None:
             return UntrackedRun()
-        make_run = partial(MlflowRun, self._rest, self._store, job.arn, say=say)
-        if known := job.output.get("MlflowDetails"):
-            run = make_run(known, is_new=False)
-            await run.go_on()
-            return run
+        if known := self.known(job, say):
+            await known.go_on()
+            return known
         try:
             details, is_new = await self._run_of(job, config.mlflow)
-            shown = {name: str(value) for name, value in parameters.items()}
-            about = {"agent_arn": config.agent_arn, "base_model_arn": config.base_model_arn}
-            await self._rest.log_parameters(details["RunId"], shown | about)
         except MlflowError as error:
             await say(f"MLflow does not hear of this job: {error}")
             return UntrackedRun()
-        return make_run(details, is_new=is_new)
+        run = MlflowRun(self._rest, self._store, job.arn, details, say=say, is_new=is_new)
+        shown = {name: str(value) for name, value in parameters.items()}
+        await run.log_parameters(shown | {"agent_arn": config.agent_arn, "base_model_arn": config.base_model_arn})
+        return run
+
+    def known(self, job: Job, say: Say) -> MlflowRun | None:
+        """As the protocol has it."""
+        details = job.output.get("MlflowDetails")
+        return MlflowRun(self._rest, self._store, job.arn, details, say=say, is_new=False) if details else None
 
     async def aclose(self) -> None:
         """End the connections."""
@@ -65,17 +79,17 @@ class MlflowTracker:
         # A name may be given again when its job was deleted; the time makes it this job.
         mark = {"sagemaker.job_arn": job.arn, "sagemaker.job_created_at": str(job.created_at)}
         found = await self._rest.find_run(experiment_id, mark)  # of a server that died before it noted the details
-        info = found or await self._create(job, config, experiment_id, mark)
+        run_id, name = found or await self._create(job, config, experiment_id, mark)
         return {
             "ExperimentName": experiment,
-            "RunName": info.get("run_name", ""),
+            "RunName": name,
             "ExperimentId": experiment_id,
-            "RunId": info["run_id"],
+            "RunId": run_id,
         }, found is None
 
     async def _create(
         self, job: Job, config: MlflowConfig, experiment_id: str, mark: Mapping[str, str]
-    ) -> dict[str, Any]:
+    ) -> tuple[str, str]:
         tags = {**mark, "mlflow.source.name": job.arn, "mlflow.source.type": "JOB"}
         if job.category is Category.TRAINING:
             tags["mlflow.note.content"] = self._note
@@ -101,60 +115,100 @@ class MlflowRun:
         self._job_arn = job_arn
         self._say = say
         self._may_be_told = not is_new  # the first step may be one that another server has told of already
-        self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
+        self._waiting: list[Tell] = []
+        self._status: Tell | None = None  # the last one counts, and is told after all else
         self._away_since: float | None = None
 
     async def go_on(self) -> None:
         """Say that it is under way again."""
-        self._waiting.append(partial(self._rest.update_run, self.details["RunId"], "RUNNING"))
-        await self._tell()
+        self._status = partial(self._rest.update_run, self.details["RunId"], "RUNNING")
+        await self._tell(PATIENCE)
+
+    async def log_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Parameters of the job."""
+        await self._log(partial(self._rest.log_parameters, self.details["RunId"], parameters))
 
     async def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """As the protocol has it."""
-        self._waiting.append(partial(self._tell_metrics, dict(metrics), step, int(time.time() * 1000)))
-        await self._tell()
+        at, may_be_told, self._may_be_told = int(time.time() * 1000), self._may_be_told, False
+        await self._log(partial(self._tell_metrics, dict(metrics), step, at, may_be_told=may_be_told))
 
     async def log_rollouts(self, part: str, results: Sequence[RolloutResult]) -> None:
         """As the protocol has it."""
-        for first in range(0, len(results), BATCH):
-            self._waiting.append(partial(self._tell_rollouts, part, results[first : first + BATCH]))
-        await self._tell()
+        batches = [results[first : first + BATCH] for first in range(0, len(results), BATCH)]
+        await self._log(*(partial(self._tell_rollouts, part, batch) for batch in batches))
 
     async def end(self, status: str) -> None:
         """As the protocol has it."""
-        self._waiting.append(partial(self._rest.update_run, self.details["RunId"], status, int(time.time() * 1000)))
-        await self._tell(at_once=True)
-        if self._waiting:
-            await self._say(f"MLflow is still away: {len(self._waiting)} things about this job are not told to it")
+        self._status = partial(self._rest.update_run, self.details["RunId"], status, int(time.time() * 1000))
+        until = time.monotonic() + AGAIN_AT_END
+        while True:
+            is_nobody_there = await self._tell(PATIENCE_AT_END, all_of_it=True)
+            if not is_nobody_there or time.monotonic() > until:
+                break
+            await asyncio.sleep(AGAIN_EVERY)
+        if left := self._left():
+            await self._say(f"MLflow is still away: {len(left)} things about this job are not told to it")
 
-    async def _tell(self, *, at_once: bool = False) -> None:
-        """Tell what waits, as far as MLflow listens."""
-        if self._away_since is not None and time.monotonic() < self._away_since + PAUSE and not at_once:
-            return
-        while self._waiting:
-            try:
-                await self._waiting[0]()
-            except MlflowAway as error:
-                if self._away_since is None:
-                    await self._say(f"MLflow is away; what it should hear waits: {error}")
-                self._away_since = time.monotonic()
-                return
-            except (MlflowRefused, StoreError) as error:
-                await self._say(f"MLflow does not hear everything about this job: {error}")
-            self._waiting.popleft()
-            if self._away_since is not None:
-                self._away_since = None
-                await self._say("MLflow is back")
+    async def _log(self, *things: Tell) -> None:
+        self._waiting.extend(things)
+        if self._away_since is None or time.monotonic() >= self._away_since + PAUSE:
+            await self._tell(PATIENCE)
 
-    async def _tell_metrics(self, metrics: Mapping[str, float], step: int, at: int) -> None:
+    def _left(self) -> list[Tell]:
+        return [*self._waiting, *([] if self._status is None else [self._status])]
+
+    async def _tell(self, patience: float, *, all_of_it: bool = False) -> bool:
+        """Tell what waits, for so many seconds and up to the first thing that is not heard; whether nobody was there.
+
+        `all_of_it`: also what is behind that, if somebody is there.
+        """
+        tell: Tell | None = None
+        try:
+            async with asyncio.timeout(patience) as limit:
+                for tell in self._left():
+                    try:
+                        await self._tell_one(tell)
+                    except MlflowAway as error:
+                        await self._note_away(tell, str(error))
+                        if not isinstance(error, MlflowBusy):
+                            return True
+                        if not all_of_it:
+                            break
+        except TimeoutError:
+            if not limit.expired() or tell is None:
+                raise
+            await self._note_away(tell, f"to tell it takes more than {patience:g} s")
+        return False
+
+    async def _tell_one(self, tell: Tell) -> None:
+        """Raises MlflowAway."""
+        try:
+            await tell()
+        except (MlflowRefused, StoreError) as error:
+            await self._say(f"MLflow does not hear everything about this job: {error}")
+        if tell is self._status:
+            self._status = None
+        else:
+            self._waiting.remove(tell)
+        if self._away_since is not None:
+            self._away_since = None
+            await self._say("MLflow is back")
+
+    async def _note_away(self, tell: Tell, why: str) -> None:
+        if tell in self._waiting:  # behind the others: one that MLflow cannot swallow stands in nobody's way
+            self._waiting.remove(tell)
+            self._waiting.append(tell)
+        if self._away_since is None:
+            await self._say(f"MLflow is away; what it should hear waits: {why}")
+        self._away_since = time.monotonic()
+
+    async def _tell_metrics(self, metrics: Mapping[str, float], step: int, at: int, *, may_be_told: bool) -> None:
         run_id = self.details["RunId"]
-        if self._may_be_told:
-            is_told = await self._rest.has_metric(run_id, next(iter(metrics)), step)
-            self._may_be_told = False
-            if is_told:
-                return
+        if may_be_told and await self._rest.has_metric(run_id, next(iter(metrics)), step):
+            return
         await self._rest.log_metrics(run_id, metrics, step, at)
 
     async def _tell_rollouts(self, part: str, results: Sequence[RolloutResult]) -> None:
-        spans = await self._store.read_patiently(spans_of, self._job_arn, part, results)
-        await self._rest.log_spans(self.details["ExperimentId"], self.details["RunId"], spans)
+        for body in await self._store.read_patiently(spans_of, self._job_arn, part, results):
+            await self._rest.log_spans(self.details["ExperimentId"], self.details["RunId"], body)
