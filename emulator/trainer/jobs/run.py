@@ -114,10 +114,15 @@ class JobRun:
     async def _change(self, change: Any) -> None:
         self.job = await self._write(change_job, change)
 
+    async def look(self) -> Job:
+        """The job as it is stored now. Raises JobNotFound, JobTaken, StoreError."""
+        await self._change(lambda job: job)
+        return self.job
+
     async def _require_runner(self) -> None:
-        """Before others are told how it ended. Raises JobTaken where another server goes on with the job."""
+        """Before others are told how it ended. Raises JobTaken."""
         if self.services.store.runner is not None:
-            await self._write(change_job, lambda job: job)
+            await self.look()
 
     async def _write(self, change: Callable[..., T], *arguments: object) -> T:
         """Run a change of this job's, as its runner. Raises JobTaken, StoreError."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from emulator.job import Category, Job, JobError, JobStatus, SecondaryStatus
+from emulator.job import ACTIVE, Category, Job, JobError, JobStatus, SecondaryStatus
 from emulator.job_config import JobConfig, read_config
 from emulator.store import StoreError
 from emulator.store.jobs import JobTaken
@@ -76,7 +76,10 @@ class Jobs:
         run = self._runs[job.arn] = JobRun(job, self._services)
         try:
             if resumed:
-                if job.status is JobStatus.STOPPING:
+                status = (await run.look()).status
+                if status not in ACTIVE:  # it ended while it was looked up
+                    return
+                if status is JobStatus.STOPPING:
                     run.stop()
                 else:
                     await run.move(SecondaryStatus.RESTARTING, RESTARTING)
