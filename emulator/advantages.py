@@ -77,8 +77,8 @@ def rloo(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
     found = []
     for group in groups:
         rewards = [each.reward for each in group]
-        others, total = len(group) - 1, math.fsum(rewards)
-        alone = [reward - (total - reward) / others if others else 0.0 for reward in rewards]
+        others, total, differ = len(group) - 1, math.fsum(rewards), _differ(rewards)
+        alone = [reward - (total - reward) / others if differ else 0.0 for reward in rewards]
         found.append(_spread(group, alone))
     return found
 
@@ -100,7 +100,8 @@ def opo(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
         tokens = sum(each.response_tokens for each in group)
         weighted = math.fsum(each.response_tokens * each.reward for each in group)
         baseline = weighted / tokens if tokens else 0.0
-        found.append(_spread(group, [each.reward - baseline for each in group]))
+        differ = _differ([each.reward for each in group])
+        found.append(_spread(group, [each.reward - baseline if differ else 0.0 for each in group]))
     return found
 
 
@@ -123,7 +124,7 @@ def gpg(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
 
     M of the batch's B groups have rewards that are all alike, and teach nothing. F_norm is 1.
     """
-    teaching = sum(len({each.reward for each in group}) > 1 for group in groups)
+    teaching = sum(_differ([each.reward for each in group]) for group in groups)
     scale = len(groups) / teaching if teaching else 0.0
     return [[[scale * value for value in turns] for turns in group] for group in _less_mean(groups)]
 
@@ -156,13 +157,13 @@ def _less_mean(groups: Sequence[Group]) -> list[list[TurnAdvantages]]:
     found = []
     for group in groups:
         rewards = [each.reward for each in group]
-        mean = math.fsum(rewards) / len(rewards) if len(set(rewards)) > 1 else rewards[0]  # which rounding may miss
+        mean = math.fsum(rewards) / len(rewards) if _differ(rewards) else rewards[0]
         found.append(_spread(group, [reward - mean for reward in rewards]))
     return found
 
 
 def _normalized(values: Sequence[float]) -> list[float]:
-    if len(set(values)) < 2:  # not by the deviation, which rounding may keep from 0
+    if not _differ(values):
         return [0.0 for _ in values]
     mean = math.fsum(values) / len(values)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
@@ -183,6 +184,11 @@ def _whitened(groups: Sequence[Group], found: list[list[TurnAdvantages]]) -> lis
     mean = math.fsum(value * weight for value, weight in weighted) / tokens
     deviation = math.sqrt(math.fsum(weight * (value - mean) ** 2 for value, weight in weighted) / tokens)
     return [[[(value - mean) / deviation if deviation else 0.0 for value in turns] for turns in g] for g in found]
+
+
+def _differ(values: Sequence[float]) -> bool:
+    """Looked at one by one: rounding may keep a mean from each of its equal values, and a deviation from 0."""
+    return len(set(values)) > 1
 
 
 def _spread(group: Group, values: Sequence[float]) -> list[TurnAdvantages]:

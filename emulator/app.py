@@ -1,63 +1,33 @@
-"""The composition root: from settings to a running server. The only module that imports everything."""
+"""The composition root: from settings to a running server."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
-from emulator.aws import OtherServices, service_of
-from emulator.aws.services import Verify
-from emulator.calls import MANAGEMENT, UNKNOWN, Calls
-from emulator.control import ControlPlane
+from emulator.admission import Admission
+from emulator.calls import Calls
 from emulator.faults import Fault, Faults
 from emulator.inference.chosen import make_model_server
-from emulator.job import JobArn
 from emulator.metrics import Metrics
-from emulator.mlflow import Pages, is_for_mlflow
-from emulator.operations import OPENAI_PREFIXES, OPERATIONS, Runtime
-from emulator.protocol import aws_json
+from emulator.operations import OPERATIONS, Runtime
 from emulator.protocol.codec import decode
-from emulator.protocol.endpoint import (
-    EXCHANGE,
-    Authenticate,
-    Authorize,
-    Endpoint,
-    Exchange,
-    refuse,
-    respond,
-)
-from emulator.protocol.errors import (
-    AccessDeniedException,
-    UnknownOperationException,
-    openai_body,
-    rest_json_body,
-)
+from emulator.protocol.endpoint import EXCHANGE, Endpoint, Exchange
+from emulator.protocol.errors import openai_body, rest_json_body
 from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
 from emulator.store import Store
 from emulator.tracing import make_tracing
-from emulator.trainer.mlflow.server import make_mlflow
-from emulator.visitors import refuse_strangers
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-#: Below these, an OpenAI client is asking.
-_OPENAI = tuple(f"{prefix}/" for prefix in OPENAI_PREFIXES if prefix)
-
-#: Services without a region: requests for them are signed for the one where they are at home.
-_GLOBAL = frozenset({"cloudfront", "iam", "route53", "sts"})
+    from emulator.surroundings import Surroundings
 
 #: Seconds in which requests that are broken off have to store their turns and say so.
 LAST_WORDS = 5.0
@@ -69,9 +39,10 @@ class App:
     def __init__(self, settings: Settings, url: str) -> None:
         """`url`: where it will be reached.
 
-        Raises InvalidSetting for a model server that cannot be, and for a wrong plan of faults.
+        Raises InvalidSetting for what cannot be: a model server, a plan of faults, agents, an MLflow, key pairs.
         """
         self.settings = settings
+        self._url = url
         address = settings.address.absolute() if isinstance(settings.address, Path) else settings.address
         self.store = Store(
             None if settings.durability == "memory" else address,
@@ -88,8 +59,7 @@ class App:
         self._runtime = runtime = Runtime(
             self.store, self.model_server, self.metrics, settings.max_answer_bytes, settings.max_in_flight
         )
-        # The runtime's paths are looked up here, before Starlette's router: they are the hot path.
-        authenticate, authorize = _authentication(settings), _authorization(settings)
+        self._admission = Admission.of(settings)
         self._endpoints = {
             path: Endpoint(
                 operation.name,
@@ -98,45 +68,19 @@ class App:
                 calls=self._calls,
                 method=operation.method,
                 error_body=openai_body if operation.openai else rest_json_body,
-                authenticate=authenticate,
-                authorize=authorize,
+                authenticate=self._admission.authenticate,
+                authorize=self._admission.authorize,
                 max_request_bytes=settings.max_request_bytes,
             )
             for operation in OPERATIONS
             for path in operation.paths
         }
-        self._mlflow = make_mlflow(settings)
-        self._mlflow_pages = Pages(
-            self._mlflow,
-            url,
-            authenticate=authenticate,
-            refuse_strangers=partial(refuse_strangers, settings=settings),
-            max_request_bytes=settings.max_request_bytes,
-        )
-        self.other_services = OtherServices(
-            settings,
-            url,
-            calls=self._calls,
-            authenticate=authenticate,
-            authorize=authorize,
-            verify=_verification(settings),
-            mlflow_url=self._mlflow_pages.url,
-        )
-        self._control = ControlPlane(
-            settings,
-            self.store,
-            url,
-            mlflow=self._mlflow,
-            calls=self._calls,
-            authenticate=authenticate,
-            authorize=authorize,
-            created_function=self.other_services.created_function,
-            tags_of_others=self.other_services.tags_of_others,
-        )
         self.faults = Faults(_plan(settings), switch=self._switch_faults)
         self.faults.restore()
-        self._starlette: Starlette | None = None  # who samples does not wait for its import
+        self._surroundings: Surroundings | None = None
         self._one_imports = asyncio.Lock()
+        if settings.agents or settings.mlflow not in ("serve", "off"):  # whoever names one hears now if it cannot be
+            self._surroundings = self._make_surroundings()
         self._open: set[Exchange] = set()  # requests under way
         self._one_ended = asyncio.Event()
 
@@ -165,7 +109,8 @@ class App:
         await self.store.start()
         try:
             await self.model_server.start()
-            await self._control.start()
+            if self.store.is_shared or await self.store.has_jobs():
+                await (await self._around()).start()
         except BaseException:
             await self.store.aclose()
             raise
@@ -173,13 +118,10 @@ class App:
     async def aclose(self) -> None:
         """End the model server, commit what is waiting, and let the database go."""
         try:
-            await self._control.aclose()
-            await self._mlflow_pages.aclose()
-            if self._mlflow is not None:
-                await self._mlflow.aclose()
+            if self._surroundings is not None:
+                await self._surroundings.aclose()
             await self.model_server.aclose()
         finally:
-            await self.other_services.aclose()
             await self.store.aclose()
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
@@ -192,7 +134,8 @@ class App:
     def refuse_samples(self) -> None:
         """Take no new samples, and let each connection end with the answer that it is at."""
         self.metrics.stopping = True
-        self._control.leave_off()  # before those who wait for agents are told to go on
+        if self._surroundings is not None:
+            self._surroundings.leave_off()  # before those who wait for agents are told to go on
         self.store.end_waiting()
         for exchange in self._open:
             exchange.keep_alive = False
@@ -219,8 +162,15 @@ class App:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
+        await self._forget()
+
+    async def _forget(self) -> None:
+        """Break off jobs, and forget everything but the requests under way. Raises StoreError."""
+        if self._surroundings is not None:
+            await self._surroundings.break_off()
         await self.store.reset()
-        await self.other_services.reset()
+        if self._surroundings is not None or self.settings.durability != "memory":  # a file may be left
+            await (await self._around()).reset()
         self.model_server.reset()
         self.faults.restore()
         self.conduct.clear()
@@ -235,7 +185,8 @@ class App:
             endpoint = self._endpoints.get(scope["path"])
             # A bucket may be named `sample`.
             if endpoint is None or scope["method"] != endpoint.method or scope["query_string"]:
-                await self._serve_other(endpoint, scope, receive, send)
+                around = self._surroundings or await self._around()
+                await around.serve(endpoint, scope, receive, send)
             else:
                 await endpoint(scope, receive, send)
         finally:
@@ -244,62 +195,28 @@ class App:
             if self.metrics.stopping:
                 self._one_ended.set()
 
-    async def _serve_other(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what is none of the runtime's operations. `endpoint`: of the path, though it may not be meant."""
-        path, service = scope["path"], service_of(scope)
-        is_others = service not in (None, "sagemaker")
-        if path == "/" and not is_others and (target := aws_json.target(scope["headers"])):
-            endpoint = self._control.endpoints.get(target) or self.other_services.endpoints.get(target)
-        if endpoint is not None and not is_others:
-            await endpoint(scope, receive, send)
-            return
-        is_mlflow = is_for_mlflow(scope)
-        is_page = path.startswith("/_emulator") or (path == "/metrics" and not is_others) or is_mlflow
-        call = self._calls.begin(MANAGEMENT if is_page else UNKNOWN, scope)
-        try:
-            if is_mlflow:
-                await self._mlflow_pages.serve(call, scope, receive, send)
-                return
-            if is_page:
-                starlette = self._starlette or await self._first_page()
-                await starlette(scope, receive, send)
-            elif service is not None:
-                await self.other_services.serve(service, call, scope, receive, send)
-            else:
-                error = UnknownOperationException(f"{scope['method']} {path} is not an operation of this service")
-                shape = openai_body if path.startswith(_OPENAI) else rest_json_body
-                await respond(refuse(call, error, shape), call, scope)
-        finally:
-            self._calls.end(call, scope)
-
-    async def _first_page(self) -> Starlette:
-        """What serves pages, imported off the event loop."""
+    async def _around(self) -> Surroundings:
+        """What serves all else, imported off the event loop by the first who needs it."""
         async with self._one_imports:
-            if self._starlette is None:
-                self._starlette = await asyncio.to_thread(self._pages)
-            return self._starlette
+            if self._surroundings is None:
+                await asyncio.to_thread(import_module, "emulator.surroundings")
+                self._surroundings = self._make_surroundings()
+            return self._surroundings
 
-    def _pages(self) -> Starlette:
-        from starlette.applications import Starlette
+    def _make_surroundings(self) -> Surroundings:
+        from emulator.surroundings import Surroundings
 
-        from emulator import management
-
-        async def not_found(request: Request, _error: Exception) -> Response:
-            what = f"{request.method} {request.url.path}"
-            return management.refuse(UnknownOperationException(f"{what} is not a page of the emulator"))
-
-        pages = management.routes(
-            self.store,
-            self.model_server,
+        return Surroundings(
             self.settings,
-            self.metrics,
-            self.faults,
-            self.conduct,
-            reset=self.other_services.reset,
+            self._url,
+            store=self.store,
+            model_server=self.model_server,
+            metrics=self.metrics,
+            calls=self._calls,
+            faults=self.faults,
+            admission=self._admission,
+            reset=self._forget,
         )
-        starlette = Starlette(routes=pages, exception_handlers={404: not_found, 405: not_found})
-        starlette.router.redirect_slashes = False
-        return starlette
 
 
 def _plan(settings: Settings) -> tuple[Fault, ...]:
@@ -312,50 +229,3 @@ def _plan(settings: Settings) -> tuple[Fault, ...]:
         return read_plan(Path(settings.faults))
     except InvalidPlan as error:
         raise InvalidSetting(f"faults: {error}") from None
-
-
-def _authentication(settings: Settings) -> Authenticate:
-    verify = _verification(settings)
-    if verify is None:
-        return lambda _scope, _body: None
-    return lambda scope, body: verify(scope, "sagemaker", sha256(body).hexdigest().encode())
-
-
-def _verification(settings: Settings) -> Verify | None:
-    """Checks who sends a request for a service; None if nobody has to prove anything."""
-    if settings.auth == "lenient":
-        return None
-    from emulator.protocol.auth import authenticate, parse_key_pair
-
-    try:
-        pairs = [parse_key_pair(text) for text in settings.key_pairs]
-    except ValueError as error:
-        raise InvalidSetting(f"key_pairs: {error}") from None
-    key_pairs = {pair.access_key_id: pair for pair in pairs}
-
-    def verify(scope: Scope, service: str, payload_hash: bytes) -> None:
-        authenticate(
-            method=scope["method"],
-            raw_path=scope["raw_path"],
-            query_string=scope["query_string"],
-            headers=scope["headers"],
-            payload_hash=payload_hash,
-            key_pairs=key_pairs,
-            region=None if service in _GLOBAL else settings.region,
-            now=datetime.now(UTC),
-            service=service,
-        )
-
-    return verify
-
-
-def _authorization(settings: Settings) -> Authorize:
-    if settings.auth == "lenient" or settings.account is None:
-        return lambda _arguments: None
-
-    def check(arguments: Mapping[str, Any]) -> None:
-        if "job_arn" in arguments and JobArn.parse(arguments["job_arn"]).account != settings.account:
-            # ASSUMED: the wording; OBSERVED: the error.
-            raise AccessDeniedException(f"The caller may not use {arguments['job_arn']}")
-
-    return check

@@ -7,13 +7,30 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from emulator.admission import Admission
 from emulator.calls import Calls
 from emulator.conduct import Conduct
 from emulator.job import JobArn
-from emulator.operations import CONTROL_OPERATIONS, Control
+from emulator.operations.control import Control
+from emulator.operations.create_job import create_job
+from emulator.operations.delete_job import delete_job
+from emulator.operations.describe_job import describe_job
+from emulator.operations.job_schemas import describe_job_schema_version, list_job_schema_versions
+from emulator.operations.list_jobs import list_jobs
+from emulator.operations.pipeline_executions import (
+    describe_pipeline_definition_for_execution,
+    describe_pipeline_execution,
+    list_pipeline_execution_steps,
+    list_pipeline_executions,
+    list_pipeline_parameters_for_execution,
+)
+from emulator.operations.start_pipeline_execution import start_pipeline_execution
+from emulator.operations.stop_job import stop_job
+from emulator.operations.stop_pipeline_execution import stop_pipeline_execution
+from emulator.operations.tags import add_tags, delete_tags, list_tags
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
-from emulator.protocol.endpoint import Authenticate, Authorize, Endpoint
+from emulator.protocol.endpoint import Endpoint
 from emulator.protocol.errors import ValidationException, aws_json_body
 from emulator.protocol.shapes import encode_shape
 from emulator.settings import InvalidSetting, Settings
@@ -38,9 +55,31 @@ CreatedFunction = Callable[[str], Awaitable["Agent | None"]]
 #: Answers AddTags, ListTags or DeleteTags, by name and members on the wire, for what is no job of ours.
 TagsOfOthers = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
 
-TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
-
 FindAgent = Callable[[str, str | None, float], Awaitable["Agent"]]
+
+#: By their names in the control plane's model; each takes the members of its input, and gives its output's.
+CONTROL_OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "CreateJob": create_job,
+    "DescribeJob": describe_job,
+    "ListJobs": list_jobs,
+    "StopJob": stop_job,
+    "DeleteJob": delete_job,
+    "ListJobSchemaVersions": list_job_schema_versions,
+    "DescribeJobSchemaVersion": describe_job_schema_version,
+    "AddTags": add_tags,
+    "ListTags": list_tags,
+    "DeleteTags": delete_tags,
+    # Of pipelines, which are moto's, the executions.
+    "StartPipelineExecution": start_pipeline_execution,
+    "StopPipelineExecution": stop_pipeline_execution,
+    "DescribePipelineExecution": describe_pipeline_execution,
+    "ListPipelineExecutions": list_pipeline_executions,
+    "ListPipelineExecutionSteps": list_pipeline_execution_steps,
+    "DescribePipelineDefinitionForExecution": describe_pipeline_definition_for_execution,
+    "ListPipelineParametersForExecution": list_pipeline_parameters_for_execution,
+}
+
+TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 #: The real trainer's rate of new rollouts, a second.
 AWS_RATE = 5.0
@@ -57,8 +96,7 @@ class ControlPlane:
         *,
         mlflow: MlflowServer | None,
         calls: Calls,
-        authenticate: Authenticate,
-        authorize: Authorize,
+        admission: Admission,
         created_function: CreatedFunction,
         tags_of_others: TagsOfOthers,
     ) -> None:
@@ -87,8 +125,8 @@ class ControlPlane:
                 partial(aws_json.decode, name),
                 calls=calls,
                 error_body=aws_json_body,
-                authenticate=authenticate,
-                authorize=authorize,
+                authenticate=admission.authenticate,
+                authorize=admission.authorize,
                 max_request_bytes=settings.max_request_bytes,
             )
             for name, function in CONTROL_OPERATIONS.items()
@@ -121,6 +159,13 @@ class ControlPlane:
             await self._jobs.aclose()
         if self._sharing is not None:
             await self._sharing.leave()
+
+    async def break_off(self) -> None:
+        """Leave pipelines and jobs off where they are: they are about to be forgotten."""
+        if self._pipelines is not None:
+            await self._pipelines.aclose()
+        if self._jobs is not None:
+            await self._jobs.break_off()
 
     def begin(self, job: Job) -> None:
         """Start on a job that was just stored."""
@@ -194,29 +239,31 @@ def _services(
     find_agent: FindAgent,
     mlflow: MlflowServer | None,
 ) -> Services:
+    from emulator.trainer.jobs.policy import POLICY_UPDATES
     from emulator.trainer.jobs.services import Services
     from emulator.trainer.runtime import LocalRuntime
 
+    policy = POLICY_UPDATES[settings.policy_update]
     return Services(
         store=store,
         runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
         cloud=_cloud(settings, url),
-        tracker=_tracker(mlflow, store),
+        tracker=_tracker(mlflow, store, policy.note),
+        policy=policy,
         find_agent=find_agent,
         export=partial(_export, store),
         rate=AWS_RATE if settings.limits == "aws" else None,
     )
 
 
-def _tracker(mlflow: MlflowServer | None, store: Store) -> Tracker:
+def _tracker(mlflow: MlflowServer | None, store: Store, note: str) -> Tracker:
     if mlflow is None:
         from emulator.trainer.jobs.untracked import Untracked
 
         return Untracked()
-    from emulator.trainer.jobs.training import NO_UPDATE
     from emulator.trainer.mlflow.tracker import MlflowTracker
 
-    return MlflowTracker(mlflow, store, NO_UPDATE)
+    return MlflowTracker(mlflow, store, note)
 
 
 class _Agents:
@@ -257,9 +304,9 @@ def _agent_environment(url: str, region: str) -> Mapping[str, str]:
     return agent_environment(url, region, os.environ)
 
 
-async def _export(store: Store, job_arn: str) -> bytes:
+async def _export(store: Store, job: Job) -> bytes:
     from emulator.export import Plan, Tally, export
     from emulator.store.queries import TrajectoryFilter
 
-    plan = Plan(TrajectoryFilter(job_arn))
+    plan = Plan(TrajectoryFilter(job.arn, since=job.created_at))  # not those of a deleted one of the same name
     return await store.read_patiently(lambda connection: b"".join(export(connection, plan, Tally())))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from emulator.refusal import Refusal
+
 
 @dataclass(frozen=True, slots=True)
 class JobArn:
@@ -127,8 +129,8 @@ ACTIVE = frozenset({JobStatus.IN_PROGRESS, JobStatus.STOPPING})
 MAX_TRANSITIONS = 100
 
 
-class JobError(Exception):
-    """A request does not fit a job. Raised before anything was changed."""
+class JobError(Refusal):
+    """A request does not fit a job."""
 
 
 class JobBusy(JobError):

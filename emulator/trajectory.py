@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
+from emulator.refusal import Refusal
+
 
 class Status(StrEnum):
     """Where a trajectory stands."""
@@ -54,8 +56,8 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
 TARGETS: dict[Event, Status] = {event: target for (_, event), target in TRANSITIONS.items()}
 
 
-class TrajectoryError(Exception):
-    """A request does not fit the trajectory, or its job. Raised before anything was changed."""
+class TrajectoryError(Refusal):
+    """A request does not fit the trajectory, or its job."""
 
 
 class InvalidTransition(TrajectoryError):

@@ -55,7 +55,8 @@ def serving(
 ) -> Iterator[Serving]:
     """An emulator that runs while the block does, at most; `log` gets its log lines.
 
-    `open_files`: how many the shell lets it open, before it asks for more. `environment`: beside the test's own.
+    `open_files`: how many the shell lets it open, before it asks for more. `options`: more of `serve`'s.
+    `environment`: beside the test's own.
     """
     command = [sys.executable, "-m", "emulator", "serve", "--port", str(port), "--durability", durability]
     command += ["--model", model, *options]

@@ -8,7 +8,8 @@ import pytest
 
 from emulator.agent_map import AgentArn, AgentMap
 from emulator.app import App
-from emulator.settings import InvalidSetting, Settings, load_settings
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import load_settings
 
 FUNCTION = "arn:aws:lambda:us-west-2:123456789012:function:agent"
 RUNTIME = "arn:aws:bedrock-agentcore:us-west-2:123456789012:runtime/agent-abcdefghij"

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from emulator.settings import Settings, load_settings, setting_fields
+from emulator.settings import Settings
+from emulator.settings_sources import load_settings, setting_fields
 
 ROOT = Path(__file__).parent.parent
 VARIABLES = {each.variable for each in setting_fields()}

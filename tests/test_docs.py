@@ -15,7 +15,7 @@ from emulator.inference.cassette.conversations import Conversations
 from emulator.inference.cassette.file import HEADER, read_cassette
 from emulator.inference.cassette.writing import write_block
 from emulator.inference.chosen import make_model_server
-from emulator.settings import load_settings, setting_fields
+from emulator.settings_sources import load_settings, setting_fields
 from tests.cassettes import replaying
 from tests.conftest import JOB_ARN
 from tests.raw_client import STREAM, RawClient

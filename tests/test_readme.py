@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from emulator.server import Server
-from emulator.settings import Settings, setting_fields
+from emulator.settings import Settings
+from emulator.settings_sources import setting_fields
 from tests.conftest import JOB_ARN
 from tests.raw_client import RawClient
 from tests.scraped import scrape

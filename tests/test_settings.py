@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from emulator.address import DatabaseURL
-from emulator.settings import InvalidSetting, Settings, load_settings, setting_fields, unknown_variables
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import load_settings, setting_fields, unknown_variables
 
 
 def load(

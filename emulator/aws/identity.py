@@ -11,9 +11,9 @@ import re
 from xml.sax.saxutils import escape
 
 from emulator.aws.moto_app import Moto
-from emulator.aws.place import ROLE_NAME
 from emulator.aws.request import Reply, Request
 from emulator.protocol.errors import ValidationException
+from emulator.settings import ROLE_NAME
 
 _TRUST = {
     "Version": "2012-10-17",

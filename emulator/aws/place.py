@@ -8,14 +8,12 @@ from typing import Protocol, TypeVar
 
 from emulator.aws.disk import Disk
 from emulator.aws.request import Reply, Request
+from emulator.settings import ROLE_NAME
 
 T = TypeVar("T")
 
 #: Where MLflow is, `http://127.0.0.1:5000`; None if there is none.
 MlflowUrl = Callable[[], Awaitable[str | None]]
-
-#: The role that whoever asks has taken: trusted by SageMaker, and allowed everything.
-ROLE_NAME = "AmazonSageMaker-ExecutionRole"
 
 
 class InThread(Protocol):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
+from emulator.admission import Admission
 from emulator.aws.disk import Disk, UnreadableFile
 from emulator.aws.place import MlflowUrl, Place
 from emulator.aws.refusals import shaped
@@ -24,7 +25,7 @@ from emulator.aws.request import IN_MEMORY, Reply, Request, read_request, scope_
 from emulator.calls import CLIENT_GONE, Call, Calls
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
-from emulator.protocol.endpoint import Authenticate, Authorize, ClientGone, Endpoint, refuse_other_sites
+from emulator.protocol.endpoint import ClientGone, Endpoint, refuse_other_sites
 from emulator.protocol.errors import AWSError, InternalServiceError, aws_json_body
 from emulator.settings import Settings
 
@@ -39,9 +40,6 @@ T = TypeVar("T")
 
 #: Requests that are served at once. Not of the event loop's own threads: jobs wait in those for answers from here.
 THREADS = 8
-
-#: Checks who sent a request for a service; raises AccessDeniedException. Takes scope, service, and SHA-256 of the body.
-Verify = Callable[[Scope, str, bytes], None]
 
 
 class ExtraMissing(AWSError):
@@ -59,16 +57,14 @@ class OtherServices:
         url: str,
         *,
         calls: Calls,
-        authenticate: Authenticate,
-        authorize: Authorize,
-        verify: Verify | None,
+        admission: Admission,
         mlflow_url: MlflowUrl | None = None,
     ) -> None:
-        """`url`: where this server is reached. `verify` None: nobody has to prove anything."""
+        """`url`: where this server is reached."""
         self._settings = settings
         self._url = url
         self._own: Ours | None = None
-        self._verify = verify
+        self._verify = admission.verify
         self._moto: Moto | None = None
         self._loading = threading.Lock()
         self._changing = threading.Lock()
@@ -91,8 +87,8 @@ class OtherServices:
                 partial(aws_json.decode, name),
                 calls=calls,
                 error_body=aws_json_body,
-                authenticate=authenticate,
-                authorize=authorize,
+                authenticate=admission.authenticate,
+                authorize=admission.authorize,
                 max_request_bytes=settings.max_request_bytes,
             )
         )

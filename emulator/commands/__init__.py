@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emulator.settings import CONFIG_VARIABLE, InvalidSetting, Settings, load_settings
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import CONFIG_VARIABLE, load_settings
 
 
 class Refused(Exception):

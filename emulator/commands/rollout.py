@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.commands import Refused, add_config_option, read_settings
 from emulator.commands.serve import add_option
-from emulator.settings import setting_fields
+from emulator.settings_sources import setting_fields
 
 if TYPE_CHECKING:
-    from emulator.settings import SettingField, Settings
+    from emulator.settings import Settings
+    from emulator.settings_sources import SettingField
     from emulator.trainer.dispatch import Limits
     from emulator.trainer.payloads import InferenceParameters
 

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from emulator.commands import Refused, add_config_option, read_settings
 from emulator.commands.endpoint import ask_server, checked_url, default_url, place_of
 from emulator.commands.serve import add_option
-from emulator.settings import Settings, setting_fields
+from emulator.settings import Settings
+from emulator.settings_sources import setting_fields
 
 if TYPE_CHECKING:
     from emulator.offline.environment import Place

@@ -11,14 +11,8 @@ import resource
 import sys
 
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.settings import (
-    ENVIRONMENT_PREFIX,
-    InvalidSetting,
-    SettingField,
-    Settings,
-    setting_fields,
-    unknown_variables,
-)
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import ENVIRONMENT_PREFIX, SettingField, setting_fields, unknown_variables
 
 log = logging.getLogger(__name__)
 

@@ -67,11 +67,12 @@ def read_config(category: Category, version: str, text: str, *, strict: bool) ->
     except (ValueError, RecursionError) as error:
         raise InvalidDocument(f"JobConfigDocument is not valid JSON: {error}") from None
     _check(category, version, document)
-    part = document["TrainingConfig" if category is Category.TRAINING else "EvaluationConfig"]
+    place = "TrainingConfig" if category is Category.TRAINING else "EvaluationConfig"
+    part = document[place]
     try:
         hyperparameters = read_hyperparameters(category, part.get("HyperParameters", {}), strict=strict)
     except InvalidHyperParameter as error:
-        raise InvalidDocument(f"JobConfigDocument: HyperParameters: {error}") from None
+        raise InvalidDocument(f"JobConfigDocument: {place}.HyperParameters: {error}") from None
     agent = document["AgentConfig"]
     packages = document.get("ModelPackageConfig", {})
     _check_packages(packages)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,16 @@ ADVANTAGE_METHODS = (
     "grpo_passk",
     "gpg",
 )
+
+#: In ASCII: Python's own functions take other digits, spaces and underscores too.
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+#: No number is greater, whatever the limits: floats are whole up to here, and nothing here needs more.
+LARGEST = 2**53
+
+#: Most characters that are said of one of them, since a value is repeated.
+MOST_SAID = 200
 
 LOSS_FUNCTIONS = ("importance_sampling", "ppo", "cispo")
 
@@ -45,12 +56,13 @@ class Number:
 
     def read(self, text: str, *, strict: bool) -> float:
         """Raises ValueError with the reason."""
-        try:
-            value = int(text) if self.is_whole else float(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a {'whole ' if self.is_whole else ''}number") from None
-        if not math.isfinite(value) or value < self.least:
-            raise ValueError(f"{text} is less than {self.least:g}" if value < self.least else f"{text} is not finite")
+        if not (_WHOLE if self.is_whole else _NUMBER).fullmatch(text):
+            raise ValueError(f"{text!r} is not a {'whole ' if self.is_whole else ''}number")
+        value = int(text) if self.is_whole else float(text)
+        if abs(value) > LARGEST:
+            raise ValueError(f"{text} is beyond {LARGEST:g}")
+        if value < self.least:
+            raise ValueError(f"{text} is less than {self.least:g}")
         if strict and self.allowed and value not in self.allowed:
             raise ValueError(f"{text} is none of {', '.join(map(str, self.allowed))}")
         if strict and not self.low <= value <= self.high:
@@ -156,7 +168,8 @@ def read_hyperparameters(category: Category, given: Mapping[str, str], *, strict
         except KeyError:
             wrong.append(f"{name}: there is no such hyperparameter; there are {', '.join(table)}")
         except ValueError as error:
-            wrong.append(f"{name}: {error}")
+            reason = str(error)
+            wrong.append(f"{name}: {reason if len(reason) <= MOST_SAID else reason[:MOST_SAID] + '…'}")
     if wrong:
         raise InvalidHyperParameter("; ".join(wrong))
     return values

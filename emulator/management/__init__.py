@@ -28,7 +28,8 @@ from emulator.protocol.answer import Answer, StreamAnswer
 from emulator.protocol.endpoint import ClientGone, error_answer
 from emulator.protocol.errors import AWSError, InternalServiceError, ResourceNotFoundException, ValidationException
 from emulator.scrape import Scrape, describe_database
-from emulator.settings import Settings, setting_fields
+from emulator.settings import Settings
+from emulator.settings_sources import setting_fields
 from emulator.store import Store, StoreError
 from emulator.trajectory import UnknownJob, UnknownTrajectory
 from emulator.visitors import refuse_strangers
@@ -46,7 +47,7 @@ def routes(
     *,
     reset: Callable[[], Awaitable[None]],
 ) -> list[BaseRoute]:
-    """`/metrics`, and the routes below `/_emulator`. `reset`: forgets what is not in the store."""
+    """`/metrics`, and the routes below `/_emulator`. `reset`: breaks off jobs, and forgets everything."""
     scrape = Scrape(store, settings, metrics)
     emulator = Emulator(store, model_server, settings, metrics, scrape, faults, conduct, reset)
     table = (
@@ -159,9 +160,5 @@ async def _export(emulator: Emulator, request: Request) -> Answer | StreamAnswer
 
 
 async def _reset(emulator: Emulator, _request: Request) -> Answer:
-    await emulator.store.reset()
-    await emulator.reset_others()
-    emulator.model_server.reset()
-    emulator.faults.restore()
-    emulator.conduct.clear()
+    await emulator.reset()
     return Answer()

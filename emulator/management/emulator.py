@@ -27,7 +27,7 @@ class Emulator:
     scrape: Scrape
     faults: Faults
     conduct: Conduct
-    reset_others: Callable[[], Awaitable[None]]  #: forgets what is not in the store
+    reset: Callable[[], Awaitable[None]]  #: breaks off jobs, and forgets everything; raises StoreError
 
 
 def json_answer(document: object, status: int = 200) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.settings import Settings
+from emulator.settings import ROLE_NAME, Settings
 
 #: What would lead a client elsewhere, or have it show credentials that are somebody's.
 REMOVED = (
@@ -25,9 +25,6 @@ _PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy
 
 #: Where programs look for the certificates that they believe: botocore, requests, OpenSSL (and httpx), curl, Node.js.
 BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-
-#: The role that whoever asks the emulator has taken.
-ROLE_NAME = "AmazonSageMaker-ExecutionRole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

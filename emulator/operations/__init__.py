@@ -1,37 +1,19 @@
-"""What the API does: a module an operation. This table is the router, and what the contract tests go through."""
+"""What the API does: a module an operation. This table is the runtime's router, and the contract tests' list."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from emulator.operations.complete_rollout import complete_rollout
-from emulator.operations.control import Control
-from emulator.operations.create_job import create_job
-from emulator.operations.delete_job import delete_job
-from emulator.operations.describe_job import describe_job
-from emulator.operations.job_schemas import describe_job_schema_version, list_job_schema_versions
-from emulator.operations.list_jobs import list_jobs
 from emulator.operations.openai import list_models, openai_chat_completion, openai_completion
-from emulator.operations.pipeline_executions import (
-    describe_pipeline_definition_for_execution,
-    describe_pipeline_execution,
-    list_pipeline_execution_steps,
-    list_pipeline_executions,
-    list_pipeline_parameters_for_execution,
-)
 from emulator.operations.runtime import Runtime
 from emulator.operations.sample import sample
 from emulator.operations.sample_with_response_stream import sample_with_response_stream
-from emulator.operations.start_pipeline_execution import start_pipeline_execution
-from emulator.operations.stop_job import stop_job
-from emulator.operations.stop_pipeline_execution import stop_pipeline_execution
-from emulator.operations.tags import add_tags, delete_tags, list_tags
 from emulator.operations.update_reward import update_reward
 from emulator.protocol.answer import Answer, StreamAnswer
 
-__all__ = ["CONTROL_OPERATIONS", "OPENAI_PREFIXES", "OPERATIONS", "Control", "Operation", "Runtime"]
+__all__ = ["OPENAI_PREFIXES", "OPERATIONS", "Operation", "Runtime"]
 
 # ASSUMED: `/v1/chat/completions` is known; the other paths of an OpenAI-style server are served as well.
 #: Where the OpenAI-style paths begin; the SDK's own examples leave `/v1` out.
@@ -71,25 +53,3 @@ OPERATIONS = (
     Operation("Completions", openai_completion, "Sample", _openai_paths("/completions"), openai=True),
     Operation("ListModels", list_models, None, _openai_paths("/models"), method="GET", openai=True),
 )
-
-#: Of the control plane, by their names in its model: each takes the members of its input and gives its output's.
-CONTROL_OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
-    "CreateJob": create_job,
-    "DescribeJob": describe_job,
-    "ListJobs": list_jobs,
-    "StopJob": stop_job,
-    "DeleteJob": delete_job,
-    "ListJobSchemaVersions": list_job_schema_versions,
-    "DescribeJobSchemaVersion": describe_job_schema_version,
-    "AddTags": add_tags,
-    "ListTags": list_tags,
-    "DeleteTags": delete_tags,
-    # Of pipelines, which are moto's, the executions.
-    "StartPipelineExecution": start_pipeline_execution,
-    "StopPipelineExecution": stop_pipeline_execution,
-    "DescribePipelineExecution": describe_pipeline_execution,
-    "ListPipelineExecutions": list_pipeline_executions,
-    "ListPipelineExecutionSteps": list_pipeline_execution_steps,
-    "DescribePipelineDefinitionForExecution": describe_pipeline_definition_for_execution,
-    "ListPipelineParametersForExecution": list_pipeline_parameters_for_execution,
-}

@@ -123,12 +123,22 @@ def page_token(question: Mapping[str, Any], place: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps([question, list(place)]).encode()).decode()
 
 
-def read_page_token(question: Mapping[str, Any], token: str) -> list[Any]:
-    """Where the page before ended. Raises ValidationException for a token that is none, or of another question."""
+def read_page_token(question: Mapping[str, Any], token: str, *kinds: type) -> tuple[Any, ...]:
+    """Where the page before ended, whose parts are of these kinds: texts and whole numbers.
+
+    Raises ValidationException for a token that is none, or of another question.
+    """
     try:
         asked, place = json.loads(base64.urlsafe_b64decode(token))
     except (binascii.Error, ValueError, TypeError, RecursionError):
         asked = place = None
-    if asked != question or not isinstance(place, list):
+    if asked != question or not isinstance(place, list) or not _is_place(place, kinds):
         raise ValidationException("NextToken is not one that was given for this request")
-    return place
+    return tuple(place)
+
+
+def _is_place(place: list[Any], kinds: tuple[type, ...]) -> bool:
+    """Whether a database can be asked for it: one that somebody has made up may hold anything."""
+    return [type(part) for part in place] == list(kinds) and all(
+        part.isascii() and "\0" not in part if isinstance(part, str) else abs(part) < 2**63 for part in place
+    )

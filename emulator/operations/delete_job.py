@@ -9,6 +9,7 @@ from emulator.operations.control import Control, read_category, to_its_end
 from emulator.store import now
 from emulator.store.jobs import change_job
 from emulator.store.jobs import delete_job as forget_job
+from emulator.store.statements import Transaction
 
 
 async def delete_job(control: Control, *, job_name: str, job_category: str) -> dict[str, Any]:
@@ -18,16 +19,17 @@ async def delete_job(control: Control, *, job_name: str, job_category: str) -> d
     """
     arn = control.arn(read_category(job_category), job_name)
 
-    def deleting(job: Job) -> Job:
-        if job.status in ACTIVE:
-            raise JobBusy(f"Job {job.name} is {job.status}; stop it first")
-        if job.status is JobStatus.DELETING:  # of a server that ended in the middle
-            return job
-        return move(job, SecondaryStatus.DELETING, now())
-
-    async def delete() -> None:
-        await control.store.write((arn, ""), change_job, arn, deleting)
-        await control.store.write((arn, ""), forget_job, arn)
-
-    await to_its_end(delete())
+    await to_its_end(control.store.write((arn, ""), _delete, arn))
     return {}
+
+
+def _delete(transaction: Transaction, arn: str) -> None:
+    """In one transaction: a server that is killed leaves no job that is Deleting for ever."""
+    change_job(transaction, arn, _deleting)
+    forget_job(transaction, arn)
+
+
+def _deleting(job: Job) -> Job:
+    if job.status in ACTIVE:
+        raise JobBusy(f"Job {job.name} is {job.status}; stop it first")
+    return job if job.status is JobStatus.DELETING else move(job, SecondaryStatus.DELETING, now())

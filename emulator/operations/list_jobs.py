@@ -7,16 +7,17 @@ from typing import Any
 from emulator.job import JobStatus
 from emulator.operations.control import (
     CONTROL_ERRORS,
-    DEFAULT_PAGE,
     Control,
     control_error,
     page_token,
     read_category,
     read_page_token,
 )
-from emulator.protocol.errors import ValidationException
 from emulator.store.jobs import JobFilter
 from emulator.store.jobs import list_jobs as query_jobs
+
+#: What a page holds when the request does not say; by the service model's words.
+DEFAULT_JOBS = 50
 
 
 async def list_jobs(
@@ -47,7 +48,7 @@ async def list_jobs(
         modified_after=last_modified_time_after,
         modified_before=last_modified_time_before,
     )
-    # ASSUMED: the newest first, ten a page, as SageMaker's other listings have it.
+    # ASSUMED: the newest first, as SageMaker's other listings have it.
     sort_by, descending = sort_by or "CreationTime", sort_order != "Ascending"
     question = {
         "category": which.category,
@@ -57,7 +58,10 @@ async def list_jobs(
         "modified": [last_modified_time_after, last_modified_time_before],
         "sort": [sort_by, descending],
     }
-    limit = max_results or DEFAULT_PAGE
+    limit = max_results or DEFAULT_JOBS
+    after: Any = None
+    if next_token is not None:
+        after = read_page_token(question, next_token, int if sort_by == "CreationTime" else str, int)
     try:
         found = await control.store.read_patiently(
             query_jobs,
@@ -65,7 +69,7 @@ async def list_jobs(
             sort_by=sort_by,
             descending=descending,
             limit=limit + 1,  # one more tells whether there is another page
-            after=None if next_token is None else _place(read_page_token(question, next_token), sort_by),
+            after=after,
         )
     except CONTROL_ERRORS as error:
         raise control_error(error) from error
@@ -86,10 +90,3 @@ async def list_jobs(
         ],
         "next_token": page_token(question, page[-1][1]) if len(found) > limit else None,
     }
-
-
-def _place(given: list[Any], sort_by: str) -> tuple[Any, int]:
-    match given:
-        case [str() | int() as key, int() as id_] if isinstance(key, int) == (sort_by == "CreationTime"):
-            return key, id_
-    raise ValidationException("NextToken is not one that was given for this request")

@@ -43,7 +43,8 @@ async def list_pipeline_executions(
     """A pipeline's executions, the newest first. Raises ResourceNotFound, ValidationException, InternalServiceError."""
     name, by, order = pipeline_name.rpartition("/")[2], sort_by or "CreationTime", sort_order or "Descending"
     question = {"pipeline": name, "after": created_after, "before": created_before, "by": by, "order": order}
-    place = read_page_token(question, next_token) if next_token is not None else None
+    kind = int if by == "CreationTime" else str
+    place = read_page_token(question, next_token, kind, int) if next_token is not None else None
     size = max_results or DEFAULT_PAGE
     try:
         found = await control.store.read_patiently(
@@ -73,7 +74,7 @@ async def list_pipeline_execution_steps(
     execution = await _find(control, pipeline_execution_arn or "")
     steps = execution.steps if sort_order == "Ascending" else execution.steps[::-1]
     question = {"steps": execution.arn, "order": sort_order}
-    start = int(read_page_token(question, next_token)[0]) if next_token is not None else 0
+    start = read_page_token(question, next_token, int)[0] if next_token is not None else 0
     end = start + (max_results or DEFAULT_PAGE)
     return {
         "pipeline_execution_steps": [_step(step) for step in steps[start:end]],

@@ -31,6 +31,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "structure": (dict,),
 }
 
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+
 _NOUNS = {
     "string": "a string",
     "integer": "a whole number",
@@ -87,6 +89,8 @@ class _Decoder:
         kind = shape["type"]
         if type(value) not in _TYPES[kind]:  # not isinstance: true is no number
             raise SerializationException(f"{place or 'The request body'} must be {_NOUNS[kind]}")
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise SerializationException(f"{place} must be Unicode; it holds half of a surrogate pair")
         self.broken += said_of(place, value, _broken(shape, value))
         match kind:
             case "structure":

@@ -10,18 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, update
 
 from emulator.store.client_tokens import token_use
-from emulator.store.schema import (
-    client_tokens,
-    job_rollouts,
-    jobs,
-    known_jobs,
-    pipeline_executions,
-    trajectories,
-    turns,
-)
+from emulator.store.schema import contents, jobs, known_jobs, pipeline_executions, trajectories, turns
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 from emulator.trajectory import (
     Event,
@@ -130,10 +122,9 @@ _REGISTER_JOB = Statement(
     insert(known_jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE
 )
 
-_RESET = [
-    Statement(delete(table))
-    for table in (client_tokens, turns, trajectories, job_rollouts, jobs, known_jobs, pipeline_executions)
-]
+_RESET = [Statement(delete(table)) for table in reversed(contents)]
+
+_HAS_JOBS = Statement(select(or_(exists().select_from(jobs), exists().select_from(pipeline_executions))))
 
 
 def open_trajectory(
@@ -245,6 +236,12 @@ def update_reward(
     used.remember(transaction, id_)
     _move_to(transaction, _REWARD, id_, status, new=target.value, given=json.dumps(list(rewards)), now=now)
     return target
+
+
+def has_jobs(transaction: Transaction) -> bool:
+    """Whether there are jobs, or executions of pipelines, whatever became of them."""
+    ((found,),) = transaction.rows(_HAS_JOBS)
+    return bool(found)
 
 
 def reset(transaction: Transaction) -> None:

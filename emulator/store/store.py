@@ -214,6 +214,13 @@ class Store:
         """Have everybody return who waits in `settled`: the server is stopping."""
         self._watches.end()
 
+    async def has_jobs(self) -> bool:
+        """Whether there are jobs, or executions of pipelines. Raises StoreError.
+
+        By the writer's connection: to open another one takes as long as all of a server's start.
+        """
+        return await self.write(("", ""), changes.has_jobs)
+
     async def reset(self) -> None:
         """Forget everything; a turn under way finds its trajectory gone, and fails. Raises StoreError."""
 

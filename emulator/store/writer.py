@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from emulator.job import JobError
 from emulator.metrics import WriterMetrics
+from emulator.refusal import Refusal
 from emulator.store.changes import Key
 from emulator.store.database import Database, DatabaseUnavailable, OutcomeUnknown
 from emulator.store.prefixes import LastRequests
 from emulator.store.statements import Transaction
 from emulator.store.turns import TrajectoryGone, Turn, append_turns
-from emulator.trajectory import TrajectoryError
 
 T = TypeVar("T")
 
@@ -198,7 +197,7 @@ class Writer:
             assert write.change is not None
             try:
                 outcomes.append((write, write.change(transaction)))
-            except (TrajectoryError, JobError) as error:  # raised before anything was written
+            except Refusal as error:
                 outcomes.append((write, error))
         self._append(transaction, turns)
         return outcomes

@@ -15,7 +15,8 @@ from uuid import uuid4
 from sqlalchemy import Connection
 
 from emulator.faults import Faults, GivenFault, fault_of
-from emulator.settings import InvalidSetting, Settings, load_settings
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import load_settings
 from emulator.store import queries
 from emulator.store.queries import TrajectoryFilter, TrajectoryRecord
 from emulator.testing.clients import DefaultSession, boto3_client

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from uuid import uuid4
 
 from emulator.trainer.agents import Agent, AgentFailed
@@ -182,8 +183,8 @@ async def roll_out_all(
     """
     waiting = iter(rollouts)
 
-    async def work() -> None:
-        for rollout in waiting:
+    async def work(first: Rollout) -> None:
+        for rollout in chain((first,), waiting):
             try:
                 result = await dispatcher.run(rollout, (interrupted or {}).get(rollout.key))
             except DispatchEnded:
@@ -192,7 +193,7 @@ async def roll_out_all(
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(dispatcher.limits.concurrency):
-                tasks.create_task(work())
+            for rollout in islice(waiting, dispatcher.limits.concurrency):
+                tasks.create_task(work(rollout))
     except ExceptionGroup as group:
         raise group.exceptions[0] from None  # each of the others broke for the same reason, or was cancelled

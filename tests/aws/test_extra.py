@@ -32,12 +32,23 @@ def client(service):
 """
 
 
-def test_nothing_of_moto_is_imported_before_the_first_request_for_it() -> None:
+def test_what_is_around_the_runtime_is_imported_by_the_first_request_for_it() -> None:
     script = f"""{SERVER}
+import urllib.request
+
+def imported():
+    print(*sorted({{"botocore", "emulator.surroundings", "moto", "starlette.applications"}} & sys.modules.keys()))
+
 with running_server() as server:
-    print([name for name in sys.modules if name.partition(".")[0] in ("moto", "flask", "werkzeug", "boto3")])
+    arn = "arn:aws:sagemaker:us-west-2:123456789012:job/AgentRFT/j"
+    headers = {{"X-Amzn-SageMaker-Job-Arn": arn, "X-Amzn-SageMaker-Trajectory-Id": "t"}}
+    body = b'{{"messages": [{{"role": "user", "content": "hi"}}]}}'
+    urllib.request.urlopen(urllib.request.Request(server.url + "/sample", body, headers)).close()
+    imported()
+    urllib.request.urlopen(server.url + "/_emulator/health").close()
+    imported()
 """
-    assert run(script).strip() == "[]"
+    assert run(script).splitlines() == ["", "emulator.surroundings starlette.applications"]
 
 
 def test_without_moto_an_error_names_the_extra_in_each_protocol() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emulator.aws.place import ROLE_NAME
 from emulator.server import Server
+from emulator.settings import ROLE_NAME
 from tests.aws.conftest import ACCOUNT, client
 
 

@@ -234,7 +234,7 @@ def test_parameters_have_their_defaults_unless_they_are_given() -> None:
     ("step", "reason"),
     [
         (job_step("Bad", rollout_max_retries=0), "ClientError: none of 10 rollouts got a reward"),
-        (job_step("Bad", eval_group_size="many"), "ClientError: JobConfigDocument: HyperParameters: eval_group_size"),
+        (job_step("Bad", eval_group_size="many"), "EvaluationConfig.HyperParameters: eval_group_size: 'many'"),
         ({"Name": "Bad", "Type": "Training", "Arguments": {}}, "steps of type Training are not emulated"),
         ({"Name": "Bad", "Type": "Lineage", "Arguments": {"Actions": [{"ActionName": {"Get": "Execution.Nonsense"}}]}},
          "Execution.Nonsense names nothing"),

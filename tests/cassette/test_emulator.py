@@ -22,7 +22,8 @@ from botocore.exceptions import ClientError
 
 from emulator.inference.chosen import make_model_server
 from emulator.server import Server
-from emulator.settings import InvalidSetting, Settings, load_settings
+from emulator.settings import InvalidSetting, Settings
+from emulator.settings_sources import load_settings
 from emulator.testing import running_server
 from tests.cassettes import recorded_and_replayed, recording, replaying
 from tests.conftest import JOB_ARN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
         ("RULES = []\nDEFAULT = 1", ":2: DEFAULT has to be a Reply, a text, a function, or None"),
         ("def answer(request): ...\nDEFAULT = 'x'", ":2: DEFAULT and answer(request) are both for what no rule"),
         ("RULES = []\nSEED = 1.5", ":2: SEED has to be a whole number or a text"),
-        (f"{IMPORT}RULES = [\n  Rule('x', last='('),\n]", ":3: error: missing ), un"),
+        (f"{IMPORT}RULES = [\n  Rule('x', last='('),\n]", f":3: {re.error.__name__}: missing ), un"),
         (f"{IMPORT}RULES = [Rule('x', row={{'$[': 1}})]", ":2: BadPath: '$['"),
         (f"{IMPORT}RULES = [Rule('x', lst='a')]", ":2: TypeError: "),
     ],

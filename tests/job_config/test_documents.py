@@ -71,6 +71,12 @@ def with_(value: object, *path: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    other = copy.deepcopy(document)
+    change(other)
+    return other
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -86,7 +92,7 @@ def with_(value: object, *path: Any) -> Callable[[dict[str, Any]], None]:
         (with_("no", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 'no' is not a whole number"),
         (with_("0", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 0 is less than 1"),
         (with_("1", "TrainingConfig", "HyperParameters", "steps"), "steps: there is no such hyperparameter"),
-        (with_("nan", "TrainingConfig", "HyperParameters", "temperature"), "temperature: nan is not finite"),
+        (with_("nan", "TrainingConfig", "HyperParameters", "temperature"), "temperature: 'nan' is not a number"),
         (with_("grpo", "TrainingConfig", "HyperParameters", "advantage_method"), "'grpo' is none of monte_carlo"),
         (with_("[1, 0]", "TrainingConfig", "HyperParameters", "pass_k_values"), "is not a JSON list of whole numbers"),
         (with_(1, "Extra"), "Additional properties are not allowed"),
@@ -106,6 +112,28 @@ def test_what_is_wrong_is_named_with_its_place(change: Callable[[dict[str, Any]]
     with pytest.raises(InvalidDocument) as refusal:
         read(document)
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["1e3", " 5", "5 ", "\uff15", "\u0663", "1_0", "5.0", "0x10", "NaN", "", "9" * 2500])
+def test_whole_numbers_are_digits_and_not_all_that_python_takes_for_them(text: str) -> None:
+    change = with_(text, "TrainingConfig", "HyperParameters", "max_steps")
+    with pytest.raises(
+        InvalidDocument, match=r"JobConfigDocument: TrainingConfig\.HyperParameters: max_steps: "
+    ) as error:
+        read(changed(TRAINING, change))
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", [" .5", "\uff0e\uff15", "1_0", "inf", "-Infinity", "1e400", "", "."])
+def test_numbers_are_finite_and_written_as_json_or_python_write_them(text: str) -> None:
+    with pytest.raises(InvalidDocument, match="success_threshold: "):
+        read(changed(TRAINING, with_(text, "TrainingConfig", "HyperParameters", "success_threshold")))
+
+
+@pytest.mark.parametrize(("text", "number"), [("4e-05", 4e-5), ("1", 1), ("-.5", -0.5), ("+2.", 2), ("1E2", 100)])
+def test_numbers_in_any_usual_spelling_are_read(text: str, number: float) -> None:
+    document = changed(TRAINING, with_(text, "TrainingConfig", "HyperParameters", "success_threshold"))
+    assert read(document).hyperparameters["success_threshold"] == number
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000])

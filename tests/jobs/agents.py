@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import boto3
 
 #: Set by a test that wants agents to go on.
-GO = threading.Event()
+GO = Event()
 
 
 def _runtime(request: dict[str, Any]) -> tuple[Any, dict[str, str]]:
@@ -74,8 +74,8 @@ def raises(_request: dict[str, Any]) -> None:
 
 
 def raises_what_is_no_text(_request: dict[str, Any]) -> None:
-    """Has a bug, and says so in what is neither C's nor UTF-8's text."""
-    raise RuntimeError("a bug\0 of \ud800 the agent")
+    """Has a bug, and words that cannot be written down."""
+    raise RuntimeError("a bug: \ud800 \0")
 
 
 def good_when_told(request: dict[str, Any]) -> None:
@@ -106,8 +106,43 @@ def calculates(request: dict[str, Any]) -> None:
     client.update_reward(**rollout, Rewards=[0.5, 0.25])
 
 
+def good_when_there_is_the_file(request: dict[str, Any]) -> None:
+    """Of a server in another process: waits for the test first."""
+    file, patience = Path(os.environ["JOBS_TEST_FILE"]), Event()
+    while not file.exists():
+        patience.wait(0.02)
+    good(request)
+
+
 def good_in_the_first_step(request: dict[str, Any]) -> None:
     """Waits for the test in all other steps."""
     if not request["metadata"]["rolloutId"].startswith("train-1-"):
         GO.wait(60)
     good(request)
+
+
+#: By row: what the members of its group get. None fails, a list is a reward a turn.
+UNEQUAL: list[list[float | list[float] | None]] = [
+    [1.0, 0.0, 0.25],
+    [None, 1.0, 0.5],  # one failed
+    [None, None, None],  # all did
+    [0.1, 0.1, 0.1],  # all alike, and a mean of them is none of them
+    [None, 0.7, None],  # one survivor
+    [[0.25, 0.5], [0.5, 0.5], 0.0],
+    [0.0, 0.0, 0.0],
+    [0.5, 0.75, 0.0],
+]
+
+
+def unequal_groups(request: dict[str, Any]) -> None:
+    """As `UNEQUAL` has it; answers of different lengths."""
+    client, rollout = _runtime(request)
+    row, member = map(int, rollout["TrajectoryId"].split("-")[-3:-1])
+    reward = UNEQUAL[row][member]
+    for turn in range(2):
+        _ask(client, rollout, [{"role": "user", "content": f"{'Say more. ' * (row + 2 * member + turn)}"}])
+    if reward is None:
+        client.complete_rollout(**rollout, Status="failed")
+        return
+    client.complete_rollout(**rollout)
+    client.update_reward(**rollout, Rewards=reward if isinstance(reward, list) else [reward])

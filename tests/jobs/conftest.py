@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
@@ -19,6 +20,7 @@ from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
 from tests.jobs import agents
+from tests.serving import serving
 from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
@@ -60,9 +62,9 @@ class AWS:
         for group in ("out", "checkpoints"):
             sagemaker.create_model_package_group(ModelPackageGroupName=group)
 
-    def create(self, document: dict[str, Any], name: str = "j", category: str = "AgentRFT") -> str:
+    def create(self, document: dict[str, Any], name: str = "j", category: str = "AgentRFT", client: Any = None) -> str:
         """CreateJob; the ARN."""
-        arn: str = self.client("sagemaker").create_job(
+        arn: str = (client or self.client("sagemaker")).create_job(
             JobName=name,
             RoleArn=ROLE,
             JobCategory=category,
@@ -78,18 +80,22 @@ class AWS:
         return job | {"Output": json.loads(job["JobConfigDocument"]).get("ServiceOutput", {})}
 
     def until(
-        self, is_so: Callable[[dict[str, Any]], bool], name: str = "j", category: str = "AgentRFT"
+        self,
+        is_so: Callable[[dict[str, Any]], bool],
+        name: str = "j",
+        category: str = "AgentRFT",
+        within: float = 60,
     ) -> dict[str, Any]:
-        """The job when it is so."""
-        deadline = time.monotonic() + 60
+        """The job when it is so; it has so many seconds."""
+        deadline = time.monotonic() + within
         while not is_so(job := self.describe(name, category)):
             assert time.monotonic() < deadline, job
             time.sleep(0.05)
         return job
 
-    def ended(self, name: str = "j", category: str = "AgentRFT") -> dict[str, Any]:
+    def ended(self, name: str = "j", category: str = "AgentRFT", within: float = 60) -> dict[str, Any]:
         """The job when it is over."""
-        return self.until(lambda job: job["JobStatus"] in ENDED, name, category)
+        return self.until(lambda job: job["JobStatus"] in ENDED, name, category, within)
 
     def log(self, name: str = "j", category: str = "AgentRFT") -> list[str]:
         """The lines of a job's log."""
@@ -123,6 +129,14 @@ def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
 def kept(any_database: Address) -> dict[str, Any]:
     """Settings: where jobs are kept, in a file, then in PostgreSQL."""
     return {"database": spelled(any_database)}
+
+
+@contextmanager
+def aws_to_kill(database: Path, agent: str) -> Iterator[AWS]:
+    """A server in a process of its own, whose jobs are done by a function of `agents`."""
+    options = ("--agent", f"python:tests.jobs.agents:{agent}", "--mlflow", "off")
+    with serving(database, "scripted", log=database.with_name("server.log"), options=options) as server:
+        yield AWS(server)
 
 
 @pytest.fixture(autouse=True)

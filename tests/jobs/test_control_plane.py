@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from emulator.address import Address
+from emulator.control import CONTROL_OPERATIONS
 from emulator.job import Category
 from emulator.job_config import schema_text
-from emulator.operations import CONTROL_OPERATIONS
 from emulator.protocol.aws_json import load_control_model
 from emulator.server import Server
 from emulator.settings import Settings
@@ -160,6 +161,20 @@ def test_what_is_no_request_is_refused(shared: Server, body: bytes) -> None:
     assert (answer.status_code, answer.json()["__type"]) == (400, "SerializationException")
 
 
+@pytest.mark.parametrize(
+    ("operation", "members", "place"),
+    [
+        ("CreateJob", {"JobConfigDocument": "\ud800"}, "jobConfigDocument"),
+        ("AddTags", {"ResourceArn": ROLE, "Tags": [{"Key": "\udfff"}]}, "tags.1.member.key"),
+    ],
+)  # fmt: skip
+def test_half_a_surrogate_pair_is_no_text(shared: Server, operation: str, members: dict[str, Any], place: str) -> None:
+    body = json.dumps(members).encode()
+    answer = httpx2.post(shared.url, content=body, headers={"x-amz-target": f"SageMaker.{operation}"})
+    assert (answer.status_code, answer.json()["__type"]) == (400, "SerializationException")
+    assert answer.json()["message"].startswith(f"{place} must be Unicode")
+
+
 def test_jobs_that_there_are_not(shared: Server) -> None:
     client = control(shared)
     for call in (client.describe_job, client.stop_job, client.delete_job):
@@ -223,7 +238,7 @@ def test_a_thousand_jobs_are_listed_page_by_page_while_others_come_and_go(server
         token = {"NextToken": page["NextToken"]}
     assert found == names
     newest = client.list_jobs(JobCategory="AgentRFT")["JobSummaries"]
-    assert [job["JobName"] for job in newest] == ["a-new-one", *names[:-10:-1]]
+    assert [job["JobName"] for job in newest] == ["a-new-one", *names[:-50:-1]]  # 50, as the service model says
 
 
 def test_a_token_belongs_to_its_question(server: Server) -> None:
@@ -233,6 +248,20 @@ def test_a_token_belongs_to_its_question(server: Server) -> None:
     token = client.list_jobs(JobCategory="AgentRFT", MaxResults=1)["NextToken"]
     question = {"JobCategory": "AgentRFT", "MaxResults": 1, "SortBy": "Name", "NextToken": token}
     refused(lambda: client.list_jobs(**question), "ValidationException")
+
+
+@pytest.mark.parametrize("place", [[10**30, 1], [1, 10**30], [True, True], [1], [], {}, ["x", 1], [1.5, 1], [1, 2, 3]])
+def test_tokens_that_nobody_gave_are_refused(shared: Server, place: Any) -> None:
+    client = control(shared)
+    for name in ("a", "b"):
+        create(client, name, document=EVALUATION, category="AgentRFTEvaluation")
+    question = {"JobCategory": "AgentRFTEvaluation", "MaxResults": 1}
+    given, _ = json.loads(base64.urlsafe_b64decode(client.list_jobs(**question)["NextToken"]))
+    token = base64.urlsafe_b64encode(json.dumps([given, place]).encode()).decode()
+    refused(lambda: client.list_jobs(**question, NextToken=token), "ValidationException")
+    for name in ("a", "b"):
+        ended(client, name, "AgentRFTEvaluation")
+        client.delete_job(JobName=name, JobCategory="AgentRFTEvaluation")
 
 
 def test_filters_are_those_of_the_model(server: Server) -> None:

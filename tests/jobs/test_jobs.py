@@ -146,7 +146,8 @@ def test_a_reason_that_no_database_can_hold_ends_a_job_all_the_same(kept: dict[s
         aws.create(training(rollout_max_retries=0))
         job = aws.ended()
         assert job["JobStatus"] == "Failed"
-        assert "a bug\\0 of ? the agent" in job["FailureReason"]
+        assert "a bug: ? \ufffd" in job["FailureReason"]
+        assert job["FailureReason"] in aws.log()
 
 
 def test_too_few_prompts() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from emulator.job import SecondaryStatus, move
+from emulator.job import Job, SecondaryStatus, move
 from emulator.operations.control import Control
 from emulator.pipeline import ExecutionStatus, Step, StepStatus
 from emulator.pipeline_runs import PipelineRuns
@@ -42,17 +42,21 @@ class Noted:
 
 
 def with_services(body: Callable[[Store, Noted, Services], Awaitable[None]]) -> None:
-    async def export(_arn: str) -> bytes:
+    async def export(_job: Job) -> bytes:
         return b""
 
     async def run() -> None:
         store = Store(None, durability="memory", create_trajectories=True, any_job=True)
         await store.start()
-        noted, nobody = Noted(), None
+        noted = Noted()
         cloud: Any = noted
-        absent: Any = nobody
+        nobody: Any = None
+        services = Services(
+            store=store, runtime=nobody, cloud=cloud, tracker=Untracked(), policy=nobody, find_agent=nobody,
+            export=export, rate=None,
+        )  # fmt: skip
         try:
-            await body(store, noted, Services(store, absent, cloud, Untracked(), absent, export, None))
+            await body(store, noted, services)
         finally:
             await store.aclose()
 

@@ -243,7 +243,7 @@ def test_a_job_that_the_next_server_cannot_go_on_with_fails_and_says_why(postgre
 def test_an_evaluation_that_was_told_to_stop_when_its_server_was_gone_is_stopped(
     postgresql_database: DatabaseURL,
 ) -> None:
-    named = {"name": "e", "category": "AgentRFTEvaluation"}
+    named: Any = {"name": "e", "category": "AgentRFTEvaluation"}
     with aws_with("good_when_told", database=postgresql_database.conninfo) as one:
         one.prepare()
         arn = one.create(evaluation(), **named)

@@ -73,7 +73,8 @@ def asked(*lines: str) -> tuple[set[bytes], list[bytes], list[str]]:
     "host",
     [
         "example.com", "amazonaws.com.evil.org", "evilamazonaws.com", "s3.amazonaws.com@evil.org",
-        "evil.org#.amazonaws.com", "evil.org?.amazonaws.com", "8.8.8.8", "169.254.169.254", "0.0.0.0", "2130706433", "127.1",
+        "evil.org#.amazonaws.com", "evil.org?.amazonaws.com", "8.8.8.8", "169.254.169.254", "0.0.0.0", "2130706433",
+        "127.1",
         "[2001:db8::1]", "[::ffff:8.8.8.8]", "[::]", "localhost.evil.org", "127.0.0.1.nip.io",
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from emulator.pytest_plugin import SETTINGS
-from emulator.settings import setting_fields
+from emulator.settings_sources import setting_fields
 from emulator.testing import JobRuntime, running_server
 from tests.plugin.test_fixture import AGENT, outcomes, run
 

@@ -6,6 +6,9 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,7 +44,7 @@ class AWS:
         if not uri.startswith("s3://"):
             raise JobFailed(f"ClientError: {uri}: only S3 URIs can be read here")
         try:
-            return await asyncio.to_thread(lambda: read_dataset(uri, s3=self._client("s3")))
+            return await _in_thread(lambda: read_dataset(uri, s3=self._client("s3")))
         except DatasetError as error:
             raise JobFailed(f"ClientError: {error}") from None
 
@@ -99,7 +102,7 @@ class AWS:
         from botocore.exceptions import ClientError
 
         try:
-            found = await asyncio.to_thread(lambda: self._client("sagemaker").describe_pipeline(PipelineName=name))
+            found = await _in_thread(lambda: self._client("sagemaker").describe_pipeline(PipelineName=name))
         except ClientError as error:
             # moto 5.2.5 says ValidationException, and AWS ResourceNotFound.
             if error.response.get("Error", {}).get("Code") in {"ValidationException", "ResourceNotFound"}:
@@ -140,7 +143,7 @@ class AWS:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return await asyncio.to_thread(call)
+            return await _in_thread(call)
         except ClientError as error:
             problem = error.response.get("Error", {})
             raise JobFailed(f"ClientError: {what}: {problem.get('Code')}: {problem.get('Message')}") from None
@@ -167,6 +170,27 @@ class AWS:
             config=Config(retries={"total_max_attempts": 2}, connect_timeout=5, s3={"addressing_style": "path"}),
             **keys,
         )
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """Call it in a thread of its own, which nobody waits for at the end: an S3 elsewhere may never answer."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def finish(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        if not future.done():  # else nobody waits any longer
+            set_outcome(outcome)
+
+    def run() -> None:
+        try:
+            told = partial(finish, future.set_result, call())
+        except Exception as error:
+            told = partial(finish, future.set_exception, error)
+        with suppress(RuntimeError):  # the event loop is gone
+            loop.call_soon_threadsafe(told)
+
+    threading.Thread(target=copy_context().run, args=(run,), name="job-aws", daemon=True).start()
+    return await future
 
 
 def _unless_there(client: Any, operation: str, **names: str) -> None:

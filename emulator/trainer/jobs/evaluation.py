@@ -17,7 +17,7 @@ PART = "eval-0"
 async def evaluate(run: JobRun, config: JobConfig) -> None:
     """Do an evaluation job, from where it is. Raises Stopped, JobFailed, and what its rollouts raise."""
     await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
-    rows = await run.services.cloud.read_dataset(config.channels["evaluation"])
+    rows = await run.read_dataset(config.channels["evaluation"])
     await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
     mlflow = await run.track(config)
     await run.move(SecondaryStatus.EVALUATING, "Evaluation in progress")
@@ -44,7 +44,7 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     await run.move(SecondaryStatus.UPLOADING, "Uploading the results")
     folder = config.output_path.rstrip("/")
     await run.services.cloud.put(f"{folder}/eval-results.json", json.dumps(metrics, indent=2).encode())
-    await run.services.cloud.put(f"{folder}/{run.job.name}/trajectories.jsonl", await run.services.export(run.job.arn))
+    await run.services.cloud.put(f"{folder}/{run.job.name}/trajectories.jsonl", await run.services.export(run.job))
     await mlflow.log_rollouts(PART, results)
     await mlflow.log_metrics({**metrics, "timing_s/eval": time.monotonic() - began_at}, 0)
     await run.say(json.dumps(metrics))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from emulator.job import InvalidMove, Job, JobStatus, SecondaryStatus, move
 from emulator.job_config import JobConfig
-from emulator.store import now
+from emulator.store import StoreError, now
 from emulator.store.jobs import change_job, note_attempt, note_result, rollouts_of_part
 from emulator.trainer.agents import Agent, AgentFailed
 from emulator.trainer.dispatch import Dispatcher, Limits, roll_out_all
@@ -29,6 +29,12 @@ T = TypeVar("T")
 
 #: Seconds that an agent gets until it can be asked.
 AGENT_PATIENCE = 60.0
+
+#: Seconds until the end of a job is stored again, where the database did not take it.
+TRY_AGAIN = 1.0
+
+#: The message of a job that was stopped.
+STOPPED = "Job stopped"
 
 #: Longest FailureReason of the service model.
 MAX_REASON = 1024
@@ -65,21 +71,20 @@ class JobRun:
             await self.say(message)
 
     async def end(self, to: SecondaryStatus, message: str) -> None:
-        """The job is over."""
+        """The job is over. Raises JobError."""
         await self._require_runner()
         await self.say(message)
         await self._end_mlflow("FINISHED" if to is SecondaryStatus.COMPLETED else "KILLED")
-        await self._change(partial(_ended, to=to, message=message))
+        await self._change_at_last(partial(_ended, to=to, message=message))
 
     async def fail(self, reason: str) -> None:
-        """The job is over, and why."""
+        """The job is over, and why. Raises JobError."""
         await self._require_runner()
-        # What databases cannot hold, agents may say all the same.
-        reason = reason.replace("\0", "\\0").encode("utf-8", "replace").decode()
+        reason = _storable(reason)
         reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
         await self.say(reason)
         await self._end_mlflow("FAILED")
-        await self._change(partial(_ended, to=SecondaryStatus.FAILED, message=reason, reason=reason))
+        await self._change_at_last(partial(_ended, to=SecondaryStatus.FAILED, message=reason, reason=reason))
 
     async def update(self, **output: Any) -> None:
         """Change members of ServiceOutput."""
@@ -87,6 +92,7 @@ class JobRun:
 
     async def say(self, line: str) -> None:
         """A line of its log."""
+        line = _storable(line)
         log.info("job %s: %s", self.job.name, line)
         try:
             await self.services.cloud.log(f"/aws/sagemaker/Job/{self.job.category}", self._stream, [(now(), line)])
@@ -115,8 +121,8 @@ class JobRun:
         self.job = await self._write(change_job, change)
 
     async def look(self) -> Job:
-        """The job as it is stored now. Raises JobNotFound, JobTaken, StoreError."""
-        await self._change(lambda job: job)
+        """The job as it is stored now. Raises JobNotFound, JobTaken."""
+        await self._change_at_last(lambda job: job)
         return self.job
 
     async def _require_runner(self) -> None:
@@ -129,23 +135,35 @@ class JobRun:
         store, arn = self.services.store, self.job.arn
         return await store.write((arn, ""), partial(change, runner=store.runner), arn, *arguments)
 
+    async def _change_at_last(self, change: Any) -> None:
+        """A change that is tried until the database takes it, else the job would be under way for ever."""
+        while True:
+            try:
+                return await self._change(change)
+            except StoreError as error:
+                log.warning("job %s: its end cannot be stored yet: %s", self.job.arn, error)
+                await asyncio.sleep(TRY_AGAIN)
+
     async def _end_mlflow(self, status: str) -> None:
         if self.mlflow is not None:
             await self.mlflow.end(status)
 
     # Its rollouts
 
+    async def read_dataset(self, uri: str) -> list[Row]:
+        """The rows of a channel. Raises Stopped, JobFailed."""
+        return await self._until_stopped(self.services.cloud.read_dataset(uri))
+
     @asynccontextmanager
     async def agent(self, config: JobConfig) -> AsyncIterator[Agent]:
-        """The job's agent, ready to be asked. Raises JobFailed."""
+        """The job's agent, ready to be asked. Raises Stopped, JobFailed."""
         timeout = config.hyperparameters["rollout_timeout"]
         agent = await self.services.find_agent(config.agent_arn, config.agent_qualifier, timeout)
         try:
-            await agent.start(AGENT_PATIENCE)
-        except AgentFailed as error:
-            await agent.aclose()
-            raise JobFailed(f"ClientError: the agent cannot be reached: {error}") from error
-        try:
+            try:
+                await self._until_stopped(agent.start(AGENT_PATIENCE))
+            except AgentFailed as error:
+                raise JobFailed(f"ClientError: the agent cannot be reached: {error}") from error
             yield agent
         finally:
             await agent.aclose()
@@ -166,9 +184,9 @@ class JobRun:
         begun = await self.services.store.read_patiently(rollouts_of_part, arn, part)
         results = [result_from(json.loads(result)) for _, result in begun.values() if result is not None]
         done = {(result.row, result.member) for result in results}
-        left = [Rollout(row, member) for row in rows for member in range(group_size)]
-        total = len(left)
-        left = [rollout for rollout in left if rollout.key not in done]
+        every = (Rollout(row, member) for row in rows for member in range(group_size))
+        left = (rollout for rollout in every if rollout.key not in done)
+        total = len(rows) * group_size
 
         async def announce(rollout: Rollout, trajectory_id: str) -> None:
             await self._write(note_attempt, part, *rollout.key, trajectory_id)
@@ -226,8 +244,13 @@ class JobRun:
 def _ended(job: Job, to: SecondaryStatus, message: str, reason: str | None = None) -> Job:
     """Where somebody has told it to stop meanwhile, a job that is done has stopped."""
     if job.secondary_status is SecondaryStatus.STOPPING and to is SecondaryStatus.COMPLETED:
-        to = SecondaryStatus.STOPPED
+        to, message = SecondaryStatus.STOPPED, STOPPED
     return move(job, to, now(), message, reason=reason)
+
+
+def _storable(text: str) -> str:
+    """A text that came from elsewhere, without what no database or log takes: halves of pairs, and U+0000."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _none_succeeded(results: Sequence[RolloutResult]) -> str:

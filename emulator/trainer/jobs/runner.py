@@ -11,7 +11,7 @@ from emulator.job_config import JobConfig, read_config
 from emulator.store import StoreError
 from emulator.store.jobs import JobTaken
 from emulator.trainer.jobs.evaluation import evaluate
-from emulator.trainer.jobs.run import JobRun, Stopped
+from emulator.trainer.jobs.run import STOPPED, JobRun, Stopped
 from emulator.trainer.jobs.services import JobFailed, Services
 from emulator.trainer.jobs.training import promote, train
 from emulator.trainer.runtime import RuntimeGone
@@ -57,14 +57,19 @@ class Jobs:
         for task in self._tasks.values():
             task.cancel()
 
-    async def aclose(self) -> None:
-        """Returns when all have been left off."""
+    async def break_off(self) -> None:
+        """Leave off where they are; returns when all have been."""
         self.leave_off()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Returns when all have been left off."""
+        await self.break_off()
         await self._services.tracker.aclose()
 
     def _begin(self, job: Job, *, resumed: bool) -> None:
-        task = asyncio.create_task(self._run(job, resumed=resumed), name=job.arn)
+        run = self._runs[job.arn] = JobRun(job, self._services)  # at once: it may be told to stop before it has begun
+        task = asyncio.create_task(self._run(run, resumed=resumed), name=job.arn)
         self._tasks[job.arn] = task
         task.add_done_callback(partial(self._forget, job.arn))
 
@@ -72,39 +77,34 @@ class Jobs:
         if self._tasks.get(arn) is task:
             del self._tasks[arn]
 
-    async def _run(self, job: Job, *, resumed: bool) -> None:
-        run = self._runs[job.arn] = JobRun(job, self._services)
+    async def _run(self, run: JobRun, *, resumed: bool) -> None:
         try:
-            if resumed:
-                status = (await run.look()).status
-                if status not in ACTIVE:  # it ended while it was looked up
-                    return
-                if status is JobStatus.STOPPING:
-                    run.stop()
-                else:
-                    await run.move(SecondaryStatus.RESTARTING, RESTARTING)
-            await self._do(run)
+            if resumed and (await run.look()).status not in ACTIVE:  # it ended while it was looked up
+                return
+            await self._do(run, resumed=resumed)
         except JobTaken as error:
-            log.warning("job %s is left off: %s", job.arn, error)
+            log.warning("job %s is left off: %s", run.job.arn, error)
         except JobError:  # deleted or moved on meanwhile
-            log.debug("job %s went another way", job.arn, exc_info=True)
-        except StoreError:
-            log.exception("job %s: its state cannot be stored", job.arn)
+            log.debug("job %s went another way", run.job.arn, exc_info=True)
         finally:
-            if self._runs.get(job.arn) is run:
-                del self._runs[job.arn]
+            if self._runs.get(run.job.arn) is run:
+                del self._runs[run.job.arn]
 
-    async def _do(self, run: JobRun) -> None:
-        """Do a job to its end, whatever that is. Raises JobError, StoreError."""
+    async def _do(self, run: JobRun, *, resumed: bool) -> None:
+        """Do a job to its end, whatever that is. Raises JobError."""
         job = run.job
         work = {Category.TRAINING: train, Category.EVALUATION: evaluate}[job.category]
         try:
             config = read_config(job.category, job.schema_version, job.document, strict=False)
             try:
+                if job.status is JobStatus.STOPPING:
+                    run.stop()
+                elif resumed:
+                    await run.move(SecondaryStatus.RESTARTING, RESTARTING)
                 async with asyncio.timeout(config.max_runtime) as deadline:
                     await work(run, config)
             except Stopped:
-                await self._break_off(run, config, SecondaryStatus.STOPPED, "Job stopped")
+                await self._break_off(run, config, SecondaryStatus.STOPPED, STOPPED)
             except TimeoutError:
                 if not deadline.expired():
                     raise
@@ -112,7 +112,9 @@ class Jobs:
                 await self._break_off(run, config, SecondaryStatus.MAX_RUNTIME_EXCEEDED, why)
         except (JobFailed, RuntimeGone) as error:
             await run.fail(str(error))
-        except (JobError, StoreError, asyncio.CancelledError):
+        except StoreError as error:
+            await run.fail(f"InternalServerError: {error}")
+        except JobError:
             raise
         except Exception as error:
             log.exception("job %s failed", job.arn)

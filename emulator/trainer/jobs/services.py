@@ -10,6 +10,7 @@ from emulator.job import Job
 from emulator.job_config import JobConfig
 from emulator.store import Store
 from emulator.trainer.agents import Agent
+from emulator.trainer.jobs.policy import PolicyUpdate
 from emulator.trainer.rollouts import RolloutResult, Row
 from emulator.trainer.runtime import LocalRuntime
 
@@ -70,7 +71,8 @@ class Services:
     runtime: LocalRuntime
     cloud: Cloud
     tracker: Tracker
+    policy: PolicyUpdate
     #: By its ARN, its qualifier and the time-out of a rollout in seconds; raises JobFailed.
     find_agent: Callable[[str, str | None, float], Awaitable[Agent]]
-    export: Callable[[str], Awaitable[bytes]]  #: the trajectories of a job, in the project's own format
+    export: Callable[[Job], Awaitable[bytes]]  #: the trajectories of a job, in the project's own format
     rate: float | None  #: of new rollouts, a second; None: as many as there can be

@@ -1,4 +1,4 @@
-"""A training job: steps of rollouts, with a validation now and then. The policy stays as it is."""
+"""A training job: steps of rollouts, each with its policy update, and a validation now and then."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ from emulator.trainer.jobs.run import JobRun
 from emulator.trainer.jobs.services import JobFailed
 from emulator.trainer.jobs.tokens import StepTokens, step_tokens
 from emulator.trainer.rollouts import RolloutResult, Row
-
-#: What logs, metrics and the model package say: no number pretends that something was learned.
-NO_UPDATE = "The policy was not updated (--policy-update none): every step sampled from the base model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ async def train(run: JobRun, config: JobConfig) -> None:
     await run.track(config)
     done = run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0)
     await run.update(ProgressInfo=_progress(plan, done))
-    await run.say(NO_UPDATE)
+    await run.say(run.services.policy.note)
     async with run.agent(config) as agent:
         if done == 0:
             await _validate(run, config, plan, agent, 0)
@@ -70,10 +67,10 @@ async def train(run: JobRun, config: JobConfig) -> None:
 
 
 async def _plan(run: JobRun, config: JobConfig) -> Plan:
-    """Raises JobFailed."""
-    rows = await run.services.cloud.read_dataset(config.channels["train"])
+    """Raises Stopped, JobFailed."""
+    rows = await run.read_dataset(config.channels["train"])
     validation = config.channels.get("validation")
-    held_out = await run.services.cloud.read_dataset(validation) if validation else []
+    held_out = await run.read_dataset(validation) if validation else []
     parameters = config.hyperparameters
     batch = parameters["global_batch_size"]
     if len(rows) <= batch:
@@ -111,6 +108,7 @@ async def _step(run: JobRun, config: JobConfig, plan: Plan, agent: Agent, step: 
         **advantage_metrics(results, method=parameters["advantage_method"]),
         **training_metrics(results, tokens, step=step, epoch=plan.epoch(step), group_size=group_size),
     }
+    metrics |= await run.services.policy.update(step, results, config)
     now = time.monotonic()
     metrics |= {"timing_s/training": now - training_at, "timing_s/step": now - began_at}
     if parameters["save_every"] and step % parameters["save_every"] == 0:
@@ -175,11 +173,15 @@ def _billable(run: JobRun, results: Sequence[RolloutResult], tokens: StepTokens)
 
 
 async def promote(run: JobRun, config: JobConfig) -> None:
-    """Make the model package of what the job has come to, if a step was done, and put its trajectories beside it."""
-    if run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0) == 0:
+    """Make the model package of what the job has come to, if a step was done, and put its trajectories beside it.
+
+    Once: one that a server before this one has made, or that was made before the job was told to stop, is kept.
+    """
+    output = run.job.output
+    if output.get("ProgressInfo", {}).get("CurrentStep", 0) == 0 or "OutputModelPackageArn" in output:
         return
     uri = f"{config.output_path.rstrip('/')}/{run.job.name}/trajectories.jsonl"
-    await run.services.cloud.put(uri, await run.services.export(run.job.arn))
+    await run.services.cloud.put(uri, await run.services.export(run.job))
     arn = await _package(run, config, config.output_group_arn, "the job's result")
     await run.update(OutputModelPackageArn=arn)
 
@@ -189,6 +191,6 @@ async def _package(run: JobRun, config: JobConfig, group_arn: str | None, what: 
     assert group is not None, "the schema demands one"
     name = group.rpartition("/")[2]
     model_uri = f"{config.output_path.rstrip('/')}/{name}/{run.job.name}/model"
-    note = f"{what} of {run.job.name}. {NO_UPDATE}"
+    note = f"{what} of {run.job.name}. {run.services.policy.note}"
     await run.services.cloud.put(f"{model_uri}/README.txt", f"{note}\nBase model: {config.base_model_arn}\n".encode())
     return await run.services.cloud.create_model_package(group, model_uri=model_uri, config=config, note=note)
