@@ -140,7 +140,7 @@ class ControlPlane:
         for job in await self._store.write(("", ""), active_jobs):
             self._runner().resume(job)
         for execution in await self._store.write(("", ""), executions_under_way):
-            self.begin_execution(execution)
+            self._pipeline_runner().resume(execution)
 
     def leave_off(self) -> None:
         """Begin to leave off where the jobs are: the server is stopping."""
@@ -185,7 +185,7 @@ class ControlPlane:
             raise ValidationException(f"Pipeline {name} cannot be asked for: {error}") from None
 
     def begin_execution(self, execution: Execution) -> None:
-        """Start on a pipeline execution, or go on with it."""
+        """Start on a pipeline execution that was just stored."""
         self._pipeline_runner().begin(execution)
 
     def stop_execution(self, arn: str) -> None:

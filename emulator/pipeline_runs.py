@@ -18,6 +18,7 @@ from emulator.operations.create_job import create_job
 from emulator.operations.describe_job import describe_job
 from emulator.operations.stop_job import stop_job
 from emulator.pipeline import (
+    UNDER_WAY,
     Execution,
     ExecutionStatus,
     InvalidDefinition,
@@ -72,14 +73,12 @@ class PipelineRuns:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, execution: Execution) -> None:
-        """Start on an execution that was just stored, or go on with it."""
-        run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)
-        task = self._tasks[execution.arn] = asyncio.create_task(self._run(run), name=execution.arn)
-        task.add_done_callback(lambda _: self._tasks.pop(execution.arn, None))
+        """Start on an execution that was just stored."""
+        self._begin(execution, resumed=False)
 
     def resume(self, execution: Execution) -> None:
         """Go on with an execution that was under way when another server ended."""
-        self.begin(execution)
+        self._begin(execution, resumed=True)
 
     @property
     def under_way(self) -> frozenset[str]:
@@ -103,9 +102,16 @@ class PipelineRuns:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, run: _Run) -> None:
+    def _begin(self, execution: Execution, *, resumed: bool) -> None:
+        run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)
+        task = asyncio.create_task(self._run(run, resumed=resumed), name=execution.arn)
+        self._tasks[execution.arn] = task
+        task.add_done_callback(lambda _: self._tasks.pop(execution.arn, None))
+
+    async def _run(self, run: _Run, *, resumed: bool) -> None:
         try:
-            await run.run()
+            if not resumed or await run.is_under_way():  # it may have ended while it was looked up
+                await run.run()
         except ExecutionTaken as error:
             log.warning("pipeline execution %s is left off: %s", run.execution.arn, error)
         except (StoreError, PipelineError):
@@ -123,8 +129,13 @@ class _Run:
         self._control = control
         self._lineage_store = lineage
         self._parameters: Mapping[str, Any] = {}
-        if execution.status is ExecutionStatus.STOPPING:
+
+    async def is_under_way(self) -> bool:
+        """Whether there is something to do for it, as it is stored now. Raises StoreError, PipelineError."""
+        await self._change(lambda execution: execution)
+        if self.execution.status is ExecutionStatus.STOPPING:
             self.stopping.set()
+        return self.execution.status in UNDER_WAY
 
     async def run(self) -> None:
         """To its end, whatever that is. Raises StoreError, PipelineError."""

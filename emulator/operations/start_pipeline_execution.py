@@ -63,5 +63,4 @@ async def start_pipeline_execution(
             control.pipelines.begin_execution(stored)
         return stored
 
-    execution = await to_its_end(start())
-    return {"pipeline_execution_arn": execution.arn}
+    return {"pipeline_execution_arn": (await to_its_end(start())).arn}

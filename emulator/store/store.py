@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as SQLTimeoutError
 
 from emulator.address import Address
 from emulator.metrics import WriterMetrics
@@ -257,10 +258,7 @@ class Store:
             try:
                 return await self.read(query, *args, **kwargs)
             except StoreError as error:
-                lost = getattr(error.__cause__, "orig", None)
-                if not self.is_shared or time.monotonic() >= deadline or not isinstance(lost, Exception):
-                    raise
-                if not passes(lost):
+                if not self.is_shared or time.monotonic() >= deadline or not _passes(error.__cause__):
                     raise
             await asyncio.sleep(READ_AGAIN)
 
@@ -350,3 +348,11 @@ class Store:
         )
         moved.add_done_callback(note)
         await asyncio.shield(moved)  # a client that goes away does not take the change back
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether what SQLAlchemy says of a shared database goes away by itself."""
+    if isinstance(error, SQLTimeoutError):  # all connections are waiting for it
+        return True
+    cause = getattr(error, "orig", None)
+    return isinstance(cause, Exception) and passes(cause)

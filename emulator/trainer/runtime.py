@@ -96,7 +96,8 @@ class LocalRuntime:
         """As the protocol has it."""
         try:
             if self._store.is_shared:  # by connections that are there, and wait for a database that is away
-                return _recorded(*await self._store.read_patiently(_with_turns, job_arn, trajectory_id))
+                found = await self._store.read_patiently(_with_turns, job_arn, trajectory_id)
+                return await asyncio.to_thread(_recorded, *found)
             return await asyncio.to_thread(self._look, job_arn, trajectory_id)
         except UnknownTrajectory:
             return None

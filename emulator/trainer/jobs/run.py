@@ -120,10 +120,15 @@ class JobRun:
     async def _change(self, change: Any) -> None:
         self.job = await self._write(change_job, change)
 
+    async def look(self) -> Job:
+        """The job as it is stored now. Raises JobNotFound, JobTaken."""
+        await self._change_at_last(lambda job: job)
+        return self.job
+
     async def _require_runner(self) -> None:
-        """Before others are told how it ended. Raises JobTaken where another server goes on with the job."""
+        """Before others are told how it ended. Raises JobTaken."""
         if self.services.store.runner is not None:
-            await self._change_at_last(lambda job: job)
+            await self.look()
 
     async def _write(self, change: Callable[..., T], *arguments: object) -> T:
         """Run a change of this job's, as its runner. Raises JobTaken, StoreError."""
@@ -131,7 +136,7 @@ class JobRun:
         return await store.write((arn, ""), partial(change, runner=store.runner), arn, *arguments)
 
     async def _change_at_last(self, change: Any) -> None:
-        """A change that ends the job: tried until the database takes it, else the job would be under way for ever."""
+        """A change that is tried until the database takes it, else the job would be under way for ever."""
         while True:
             try:
                 return await self._change(change)

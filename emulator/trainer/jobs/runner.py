@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from emulator.job import Category, Job, JobError, JobStatus, SecondaryStatus
+from emulator.job import ACTIVE, Category, Job, JobError, JobStatus, SecondaryStatus
 from emulator.job_config import JobConfig, read_config
 from emulator.store import StoreError
 from emulator.store.jobs import JobTaken
@@ -79,6 +79,8 @@ class Jobs:
 
     async def _run(self, run: JobRun, *, resumed: bool) -> None:
         try:
+            if resumed and (await run.look()).status not in ACTIVE:  # it ended while it was looked up
+                return
             await self._do(run, resumed=resumed)
         except JobTaken as error:
             log.warning("job %s is left off: %s", run.job.arn, error)
