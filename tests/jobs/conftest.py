@@ -29,7 +29,7 @@ ENDED = ("Completed", "Failed", "Stopped")
 class AWS:
     """A server, by its clients."""
 
-    server: Server | Serving
+    server: Server
 
     def client(self, service: str) -> Any:
         """A client of boto3."""
@@ -96,6 +96,13 @@ class AWS:
         return [event["message"] for event in events]
 
 
+@dataclass(frozen=True)
+class AWSToKill(AWS):
+    """A server in a process of its own, by its clients."""
+
+    server: Serving  # type: ignore[assignment]  # of which its clients know the URL alone
+
+
 @contextmanager
 def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
@@ -105,11 +112,11 @@ def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
 
 
 @contextmanager
-def aws_to_kill(database: Path, agent: str) -> Iterator[AWS]:
+def aws_to_kill(database: Path, agent: str) -> Iterator[AWSToKill]:
     """A server in a process of its own, whose jobs are done by a function of `agents`."""
     options = ("--agent", f"python:tests.jobs.agents:{agent}", "--mlflow", "off")
     with serving(database, "scripted", log=database.with_name("server.log"), options=options) as server:
-        yield AWS(server)
+        yield AWSToKill(server)
 
 
 @pytest.fixture(autouse=True)
