@@ -30,7 +30,7 @@ def read_objects(url: str, endings: tuple[str, ...], given: Any = None) -> Itera
         problem = error.response.get("Error", {})
         raise DatasetError(f"{url}: {problem.get('Code')}: {problem.get('Message')}") from None
     except BotoCoreError as error:
-        raise DatasetError(f"{url}: {error}") from None
+        raise DatasetError(f"{url}: {' '.join(str(error).split())}") from None
     finally:
         if client is not given:
             client.close()
