@@ -31,9 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     targets = TARGETS.replace("\n", "\n  ")
     parser.epilog = f"AGENT is an ARN that the emulator has an agent for, or an agent itself:\n  {targets}"
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="who stands for which ARN")
+    listing = actions.add_parser("list", help="who stands for which ARN", description="Who stands for which ARN.")
     listing.set_defaults(run=_list)
-    check = actions.add_parser("check", help="is it ready, and does it do a rollout?")
+    about = "is it ready, and does it do a rollout?"
+    check = actions.add_parser("check", help=about, description=f"Of each agent: {about} It counts for no job.")
     check.add_argument("agent", nargs="?", metavar="AGENT", help="an ARN, or an agent (default: all that there are)")
     check.add_argument("--prompt", default=PROMPT, metavar="TEXT", help=f"(default: {PROMPT})")
     check.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of the rollout (default: 60)")
@@ -73,6 +74,9 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
+    for name in ("timeout", "wait"):
+        if not 0 < getattr(given, name) < float("inf"):
+            raise Refused(f"--{name}: {getattr(given, name):g} is not a number of seconds")
     place, agents = _asked(given)
     if given.agent is None:
         targets = list(dict.fromkeys(agents.values()))

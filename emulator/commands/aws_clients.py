@@ -36,7 +36,7 @@ class Clients:
         except ClientError as error:
             raise Refused(f"{error.response['Error']['Code']}: {error.response['Error']['Message']}") from None
         except BotoCoreError as error:
-            raise Refused(str(error)) from None
+            raise Refused(" ".join(str(error).split())) from None
         return answer
 
     def describe(self, category: str, name: str) -> dict[str, Any]:

@@ -36,22 +36,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="a table of jobs, newest first")
+    listing = _action(actions, "list", "a table of jobs, newest first")
     listing.add_argument("--status", metavar="STATUS", help="only those: InProgress, Completed, Failed, …")
     listing.add_argument("--name-contains", metavar="TEXT", help="only those whose names contain it")
     listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")
     listing.set_defaults(run=_list)
-    show = actions.add_parser("show", help="one job: status, progress, what has happened")
+    show = _action(actions, "show", "one job: status, progress, what has happened")
     show.add_argument("--wait", action="store_true", help="follow it to its end")
     show.set_defaults(run=_show)
-    logs = actions.add_parser("logs", help="a job's log")
+    logs = _action(actions, "logs", "a job's log")
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
     logs.set_defaults(run=_logs)
-    stop = actions.add_parser("stop", help="have a job end, and keep what there is")
+    stop = _action(actions, "stop", "have a job end, and keep what there is")
     stop.set_defaults(run=_stop)
-    delete = actions.add_parser("delete", help="forget a job that has ended")
+    delete = _action(actions, "delete", "forget a job that has ended; its trajectories stay")
     delete.set_defaults(run=_delete)
-    create = actions.add_parser("create", help="create a job")
+    create = _action(actions, "create", "create a job, of a JobConfigDocument or a whole CreateJob request")
     create.add_argument("-f", "--file", type=Path, required=True, metavar="FILE", help="its document, JSON")
     create.add_argument("--name", metavar="NAME", help="(default: of the request, else the category and the time)")
     create.add_argument("--role", metavar="ARN", help="(default: of the request, else the emulator's)")
@@ -65,6 +65,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--category", choices=[str(category) for category in Category], help="(default: both)")
         add_endpoint_option(each)
         add_config_option(each)
+
+
+def _action(actions: Any, name: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}."
+    )
+    return parser
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -151,9 +158,13 @@ def _logs(given: argparse.Namespace) -> int:
     prepare_output()
     group, tokens = f"/aws/sagemaker/Job/{category}", dict[str, str]()
     while True:
-        has_ended = clients.describe(category, name)["JobStatus"] in ENDED  # before the last look at the log
+        job = clients.describe(category, name)
+        has_ended = job["JobStatus"] in ENDED  # before the last look at the log
+        born = int(job["CreationTime"].timestamp() * 1000)
         for stream in clients.log_streams(group, f"{name}/"):
             for event in clients.log_events(group, stream, tokens):
+                if event["timestamp"] < born:  # of a deleted job of the same name
+                    continue
                 moment = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
                 print(f"{moment:%Y-%m-%d %H:%M:%S}  {visible(event['message'])}", flush=True)
         if has_ended or not given.follow:
@@ -194,7 +205,7 @@ def _request(given: argparse.Namespace, role: str) -> dict[str, Any]:
         document = json.loads(given.file.read_text())
     except OSError as error:
         raise Refused(f"{given.file}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{given.file}: not JSON: {error}") from None
     if not isinstance(document, dict):
         raise Refused(f"{given.file}: is no JSON object")

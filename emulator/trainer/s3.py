@@ -30,7 +30,7 @@ def read_objects(url: str, endings: tuple[str, ...], given: Any = None) -> Itera
         problem = error.response.get("Error", {})
         raise DatasetError(f"{url}: {problem.get('Code')}: {problem.get('Message')}") from None
     except BotoCoreError as error:
-        raise DatasetError(f"{url}: {error}") from None
+        raise DatasetError(f"{url}: {' '.join(str(error).split())}") from None
     finally:
         if client is not given:
             client.close()
@@ -39,7 +39,7 @@ def read_objects(url: str, endings: tuple[str, ...], given: Any = None) -> Itera
 def _keys(client: Any, bucket: str, key: str, endings: tuple[str, ...]) -> list[str]:
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
     keys = sorted(each["Key"] for page in pages for each in page.get("Contents", ()))
-    if key in keys:
+    if key in keys and not key.endswith("/"):  # else it is what stands for a folder
         return [key]
     readable = [each for each in keys if PurePosixPath(each).suffix.lower() in endings]
     if not readable:

@@ -94,7 +94,9 @@ def test_a_job_that_failed_is_1_to_who_waited(shell: Shell, tmp_path: Path) -> N
     [
         ("{", "not JSON"),
         ("[]", "is no JSON object"),
+        ("[" * 100_000, "not JSON"),
         ('{"AgentConfig": {}}', "ValidationException: "),
+        ('{"JobName": 5, "Extra": 1, "JobConfigDocument": {}}', "Parameter validation failed: "),
         (None, "No such file"),
     ],
 )
@@ -105,6 +107,22 @@ def test_a_wrong_document_is_one_line_that_says_why(text: str | None, said: str,
     status, out, (line,) = shell("job", "create", "-f", str(path))
     assert (status, out) == (2, [])
     assert said in line
+
+
+def test_the_log_of_a_name_that_was_free_again_is_that_of_the_job_which_has_it(shell: Shell, document: str) -> None:
+    for _ in range(2):
+        assert shell("job", "create", "-f", document, "--name", "again", "--wait")[0] == 0
+        _, lines, _ = shell("job", "logs", "again")
+        assert sum(line.endswith("  Job completed") for line in lines) == 1
+        assert shell("job", "delete", "again")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--wait"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_times_that_are_none_are_refused(option: str, value: str, shell: Shell) -> None:
+    status, out, (line,) = shell("agent", "check", option, value)
+    assert (status, out) == (2, [])
+    assert f"{option}: {float(value):g} is not a number of seconds" in line
 
 
 def test_a_job_that_there_is_not(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.job_config import EVALUATION, TRAINING
 from tests.jobs import agents
-from tests.serving import serving
+from tests.serving import Serving, serving
 from tests.stored import spelled
 
 ROLE = "arn:aws:iam::123456789012:role/service-role"
@@ -116,6 +116,13 @@ def trajectories(aws: AWS, arn: str) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(frozen=True)
+class AWSToKill(AWS):
+    """A server in a process of its own, by its clients."""
+
+    server: Serving
+
+
 @contextmanager
 def aws_with(agent: str, **settings: Any) -> Iterator[AWS]:
     """A server whose jobs are done by a function of `agents`."""
@@ -132,11 +139,11 @@ def kept(any_database: Address) -> dict[str, Any]:
 
 
 @contextmanager
-def aws_to_kill(database: Path, agent: str) -> Iterator[AWS]:
+def aws_to_kill(database: Path, agent: str) -> Iterator[AWSToKill]:
     """A server in a process of its own, whose jobs are done by a function of `agents`."""
     options = ("--agent", f"python:tests.jobs.agents:{agent}", "--mlflow", "off")
     with serving(database, "scripted", log=database.with_name("server.log"), options=options) as server:
-        yield AWS(server)
+        yield AWSToKill(server)
 
 
 @pytest.fixture(autouse=True)

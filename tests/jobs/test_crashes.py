@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.jobs.conftest import AWS, aws_to_kill, training, trajectories
-from tests.serving import Serving
 from tests.test_crash import limit_file_size
 
 NAMED = {"JobName": "j", "JobCategory": "AgentRFT"}
@@ -21,11 +20,6 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "go"
     monkeypatch.setenv("JOBS_TEST_FILE", str(file))
     return file
-
-
-def process(aws: AWS) -> Serving:
-    assert isinstance(aws.server, Serving)
-    return aws.server
 
 
 def check_counts(aws: AWS, job: dict[str, Any], arn: str, rollouts: int) -> None:
@@ -43,10 +37,10 @@ def test_a_job_whose_database_takes_nothing_fails_when_it_takes_something_again(
         aws.prepare()
         arn = aws.create(training())
         aws.until(lambda _: len(trajectories(aws, arn)) == 4)
-        limit_file_size(process(aws).process.pid, 20_000)  # the log of the server has room, the database has not
+        limit_file_size(aws.server.process.pid, 20_000)  # the log of the server has room, the database has not
         go.touch()
-        aws.until(lambda _: "its end cannot be stored yet" in process(aws).log.read_text())
-        limit_file_size(process(aws).process.pid, resource.RLIM_INFINITY)
+        aws.until(lambda _: "its end cannot be stored yet" in aws.server.log.read_text())
+        limit_file_size(aws.server.process.pid, resource.RLIM_INFINITY)
         job = aws.ended()
         assert job["JobStatus"] == "Failed"
         assert "could not be written" in job["FailureReason"]
@@ -58,17 +52,17 @@ def test_two_kills_in_a_row_cost_no_rollout_and_count_none_twice(database: Path,
         aws.prepare()
         arn = aws.create(training())
         aws.until(lambda _: len(trajectories(aws, arn)) == 4)
-        process(aws).kill()
+        aws.server.kill()
     with aws_to_kill(database, "good_when_there_is_the_file") as aws:
         aws.until(lambda _: len(trajectories(aws, arn)) == 8)
         go.touch()
         aws.until(lambda job: job["Output"].get("RolloutInfo", {}).get("Completed", 0) > 0)
-        process(aws).kill()
+        aws.server.kill()
     with aws_to_kill(database, "good") as aws:
         job = aws.ended()
         assert (job["JobStatus"], job["FailureReason"]) == ("Completed", "")
         check_counts(aws, job, arn, 8)
-        assert "Traceback" not in process(aws).log.read_text()
+        assert "Traceback" not in aws.server.log.read_text()
 
 
 def test_a_job_that_was_stopping_when_its_server_was_killed_stops(database: Path, go: Path) -> None:
@@ -77,6 +71,6 @@ def test_a_job_that_was_stopping_when_its_server_was_killed_stops(database: Path
         arn = aws.create(training())
         aws.until(lambda _: len(trajectories(aws, arn)) == 4)
         aws.client("sagemaker").stop_job(**NAMED)
-        process(aws).kill()
+        aws.server.kill()
     with aws_to_kill(database, "never_answers") as aws:
         assert aws.ended(within=20)["JobStatus"] == "Stopped"

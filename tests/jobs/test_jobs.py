@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.job_config import GROUP
 from tests.jobs import agents
 from tests.jobs.conftest import AWS, aws_with, evaluation, training, trajectories
 
@@ -166,6 +167,36 @@ def test_a_missing_bucket() -> None:
     with aws_with("good") as aws:
         aws.create(training())
         assert "NoSuchBucket" in aws.ended()["FailureReason"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("OutputDataConfig", "S3OutputPath"), "s3://nowhere/out", "s3://nowhere/out: NoSuchBucket"),
+        (("OutputDataConfig", "S3OutputPath"), "https://bucket/out", "are written to S3 URIs alone"),
+        (("ModelPackageConfig", "OutputModelPackageGroupArn"), GROUP.format("nobody"), "package-group/nobody: Val"),
+    ],
+)
+def test_what_is_not_there_for_the_results_is_missed_before_the_first_rollout(
+    path: tuple[str, str], value: str, said: str
+) -> None:
+    with aws_with("never_answers") as aws:
+        aws.prepare()
+        document = training()
+        document[path[0]][path[1]] = value
+        arn = aws.create(document)
+        assert said in aws.ended(within=20)["FailureReason"]
+        assert trajectories(aws, arn) == []
+
+
+def test_results_go_to_keys_of_any_characters() -> None:
+    with aws_with("good") as aws:
+        aws.prepare()
+        document = training()
+        document["OutputDataConfig"]["S3OutputPath"] = "s3://bucket/a#b?c/"
+        aws.create(document)
+        assert aws.ended()["JobStatus"] == "Completed"
+        aws.client("s3").head_object(Bucket="bucket", Key="a#b?c/j/trajectories.jsonl")
 
 
 def test_an_unknown_agent() -> None:

@@ -18,6 +18,7 @@ OBJECTS = {
     "train/1.csv": b"prompt\nfirst\n",
     "train/2.json": b'[{"prompt": "second"}]',
     "train/README.md": b"no rows",
+    "train/": b"",  # as consoles make folders
     "broken/rows.jsonl": b"{",
     "other/notes.txt": b"no rows",
 }

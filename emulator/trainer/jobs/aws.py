@@ -10,7 +10,6 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from emulator.job_config import JobConfig
 from emulator.trainer.datasets import DatasetError, read_dataset
@@ -48,9 +47,23 @@ class AWS:
         except DatasetError as error:
             raise JobFailed(f"ClientError: {error}") from None
 
+    async def check_outputs(self, config: JobConfig) -> None:
+        """As the protocol has it."""
+        uri = config.output_path
+        bucket, key = _place(uri)
+        await self._call(uri, lambda: self._client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1))
+        needed = [config.output_group_arn]
+        needed += [config.checkpoint_group_arn] if config.hyperparameters.get("save_every") else []
+
+        def find_group(arn: str) -> None:
+            self._client("sagemaker").describe_model_package_group(ModelPackageGroupName=_group_name(arn))
+
+        for arn in filter(None, needed):
+            await self._call(arn, partial(find_group, arn))
+
     async def put(self, uri: str, content: bytes) -> None:
         """As the protocol has it."""
-        bucket, key = urlsplit(uri).netloc, urlsplit(uri).path.lstrip("/")
+        bucket, key = _place(uri)
         await self._call(uri, lambda: self._client("s3").put_object(Bucket=bucket, Key=key, Body=content))
 
     async def log(self, group: str, stream: str, lines: Sequence[tuple[int, str]]) -> None:
@@ -72,7 +85,7 @@ class AWS:
 
         def create() -> str:
             arn: str = self._client("sagemaker").create_model_package(
-                ModelPackageGroupName=group_arn.rpartition("/")[2],
+                ModelPackageGroupName=_group_name(group_arn),
                 ModelPackageDescription=note[:1024],
                 ModelApprovalStatus="PendingManualApproval",
                 InferenceSpecification={
@@ -170,6 +183,19 @@ class AWS:
             config=Config(retries={"total_max_attempts": 2}, connect_timeout=5, s3={"addressing_style": "path"}),
             **keys,
         )
+
+
+def _place(uri: str) -> tuple[str, str]:
+    """Bucket and key, whatever characters it has. Raises JobFailed."""
+    scheme, _, place = uri.partition("://")
+    if scheme != "s3":
+        raise JobFailed(f"ClientError: {uri}: results are written to S3 URIs alone here: s3://BUCKET/PREFIX")
+    bucket, _, key = place.partition("/")
+    return bucket, key.lstrip("/")
+
+
+def _group_name(arn: str) -> str:
+    return arn.rpartition("/")[2]
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

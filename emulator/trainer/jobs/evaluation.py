@@ -18,6 +18,7 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     """Do an evaluation job, from where it is. Raises Stopped, JobFailed, and what its rollouts raise."""
     await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
     rows = await run.read_dataset(config.channels["evaluation"])
+    await run.check_outputs(config)
     await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
     mlflow = await run.track(config)
     await run.move(SecondaryStatus.EVALUATING, "Evaluation in progress")

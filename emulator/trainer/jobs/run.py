@@ -151,6 +151,10 @@ class JobRun:
 
     # Its rollouts
 
+    async def check_outputs(self, config: JobConfig) -> None:
+        """Is there where its results go? Raises Stopped, JobFailed."""
+        await self._until_stopped(self.services.cloud.check_outputs(config))
+
     async def read_dataset(self, uri: str) -> list[Row]:
         """The rows of a channel. Raises Stopped, JobFailed."""
         return await self._until_stopped(self.services.cloud.read_dataset(uri))

@@ -28,6 +28,9 @@ class Cloud(Protocol):
     async def read_dataset(self, uri: str) -> list[Row]:
         """The rows of an S3 URI, or of a data set's ARN."""
 
+    async def check_outputs(self, config: JobConfig) -> None:
+        """Are bucket and model package groups there? To find that out at the end would cost a whole job."""
+
     async def put(self, uri: str, content: bytes) -> None:
         """Write an object."""
 

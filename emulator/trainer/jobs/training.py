@@ -51,6 +51,7 @@ async def train(run: JobRun, config: JobConfig) -> None:
     """Do a training job, from where it is. Raises Stopped, JobFailed, and what its rollouts raise."""
     await run.move(SecondaryStatus.DOWNLOADING, "Downloading input data")
     plan = await _plan(run, config)
+    await run.check_outputs(config)
     await run.move(SecondaryStatus.PENDING, "Job waiting for capacity")
     await run.track(config)
     done = run.job.output.get("ProgressInfo", {}).get("CurrentStep", 0)
