@@ -24,9 +24,10 @@ from emulator.aws.request import IN_MEMORY, Reply, Request, read_request, scope_
 from emulator.calls import CLIENT_GONE, Call, Calls
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
-from emulator.protocol.endpoint import Authenticate, Authorize, ClientGone, Endpoint, refuse_other_sites
+from emulator.protocol.endpoint import Authenticate, Authorize, ClientGone, Endpoint
 from emulator.protocol.errors import AWSError, InternalServiceError, aws_json_body
-from emulator.settings import Settings
+from emulator.protocol.web_pages import refuse_embedded, refuse_other_names, refuse_web_pages
+from emulator.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from emulator.aws.moto_app import Moto
@@ -102,7 +103,10 @@ class OtherServices:
         region, _ = scope_of(scope) or ("", service)
         try:
             headers: Mapping[bytes, bytes] = dict(scope["headers"])
-            refuse_other_sites(headers)
+            refuse_web_pages(headers)
+            refuse_embedded(headers)
+            if self._verify is None and is_loopback(self._settings.host):  # else it has more names than it knows
+                refuse_other_names(headers, self._settings.host)
             limit = self._settings.max_request_bytes
             request = await read_request(service, region or self._settings.region, scope, receive, limit)
             call.received_at = perf_counter()
