@@ -25,7 +25,8 @@ from emulator.protocol.errors import AWSError, ResourceNotFoundException
 from emulator.store import now
 from emulator.trainer.agents import Agent, AgentFailed, agent_environment
 from emulator.trainer.agents.lambda_function import check_invocation
-from emulator.trainer.agents.lambda_workers import Function, Invocation, LambdaWorkers
+from emulator.trainer.agents.lambda_process import Function, Invocation
+from emulator.trainer.agents.lambda_workers import LambdaWorkers
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ MOST_CODE = 262_144_000
 
 #: Of the server's environment, what a function gets: the rest is nobody's business.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
+
+#: Bytes of an event, by how the function is invoked.
+MOST_EVENT = {"Event": 1_048_576}
+MOST_EVENT_AT_ONCE = 6_291_456
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
 
@@ -45,6 +50,12 @@ class InvalidRequestContentException(AWSError):
     """An event is not JSON."""
 
     status = 400
+
+
+class RequestTooLargeException(AWSError):
+    """An event is larger than Lambda takes."""
+
+    status = 413
 
 
 class InvalidRuntimeException(AWSError):
@@ -103,12 +114,18 @@ class Functions:
         if request.method != "POST" or found is None:
             return None
         made = await self._find(found[1], request.parameters.get("Qualifier"), request.region)
+        kind = request.header("x-amz-invocation-type") or "RequestResponse"
+        if request.size > (limit := MOST_EVENT.get(kind, MOST_EVENT_AT_ONCE)):
+            # ASSUMED: the wording.
+            raise RequestTooLargeException(
+                f"{request.size} byte payload is too large for the {kind} invocation type (limit {limit} bytes)"
+            )
         try:
             event = json.loads(request.body or b"{}")
         except (ValueError, RecursionError) as error:
             raise InvalidRequestContentException(f"Could not parse request body into json: {error}") from None
         workers = await self._workers_of(made)
-        match request.header("x-amz-invocation-type"):
+        match kind:
             case "DryRun":
                 return Reply(204, [], b"")
             case "Event":

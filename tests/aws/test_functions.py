@@ -206,6 +206,24 @@ def test_what_cannot_be_run_here_is_refused(aws: AWS) -> None:
         aws.client("lambda").invoke(FunctionName="fine", Payload=b"{")
 
 
+def test_an_event_and_an_answer_have_the_sizes_that_lambda_takes(aws: AWS) -> None:
+    create(aws, "def handler(e, c): return e\n", "large")
+    client = aws.client("lambda")
+    with pytest.raises(client.exceptions.RequestTooLargeException, match=r"limit 6291456 bytes"):
+        invoke(aws, "large", "x" * 6_291_456)
+    with pytest.raises(client.exceptions.RequestTooLargeException, match=r"limit 1048576 bytes"):
+        invoke(aws, "large", "x" * 1_048_576, InvocationType="Event")
+    create(aws, "def handler(e, c): return '\u00e9' * 3_000_000\n", "accents")
+    answer, said = invoke(aws, "accents")
+    assert "FunctionError" not in answer
+    assert said == "\u00e9" * 3_000_000  # six million bytes, and three times as many where each is escaped
+
+
+def test_a_handler_is_looked_for_as_a_module(aws: AWS) -> None:
+    create(aws, name="file", Handler="lambda_function.py.handler")
+    assert invoke(aws, "file")[1]["errorType"] == "Runtime.ImportModuleError"
+
+
 def with_lambda(arn: str, **hyperparameters: Any) -> dict[str, Any]:
     document = training(**hyperparameters)
     document["AgentConfig"] = {"CustomAgentLambdaConfig": {"LambdaArn": arn}}
