@@ -59,15 +59,15 @@ class RequestTooLargeException(AWSError):
 
 
 class InvalidRuntimeException(AWSError):
-    """A function's runtime cannot be run here."""
+    """A function cannot be run here."""
 
-    status = 502
+    status = 400  # 502 at Lambda, which clients try again
 
 
 class InvalidZipFileException(AWSError):
     """A function's code cannot be unpacked."""
 
-    status = 502
+    status = 400  # 502 at Lambda, which clients try again
 
 
 class FunctionLog(Protocol):
@@ -204,10 +204,15 @@ class Functions:
 
     async def _workers_of(self, made: Any) -> LambdaWorkers:
         """The workers of a function as it is now. Raises InvalidRuntimeException, InvalidZipFileException."""
-        if made.package_type != "Zip" or not str(made.run_time).startswith("python"):
-            what = made.run_time if made.package_type == "Zip" else "of an image"
+        is_zip = made.package_type == "Zip" and hasattr(made, "code_bytes")
+        if not is_zip or not str(made.run_time).startswith("python"):
+            what = made.run_time if is_zip else "of an image"
             raise InvalidRuntimeException(
                 f"{made.function_arn}: only Python functions of a zip are run here, not {what}"
+            )
+        if made.layers:
+            raise InvalidRuntimeException(
+                f"{made.function_arn}: layers are not emulated; put what they hold into the function's zip"
             )
         folder = await self._unpack(made)
         function = self._function(made, folder)
@@ -303,5 +308,12 @@ def _unpack(code: bytes, folder: Path) -> None:
         if (size := sum(each.file_size for each in archive.infolist())) > MOST_CODE:
             raise ValueError(f"it has {size} bytes, and may have {MOST_CODE}")
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
-        archive.extractall(beside)  # which keeps out what would leave the folder
-    beside.rename(folder)
+        try:
+            for each in archive.infolist():
+                file = Path(archive.extract(each, beside))  # which keeps out what would leave the folder
+                if (mode := each.external_attr >> 16 & 0o777) and not each.is_dir():
+                    file.chmod(mode | 0o600)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
