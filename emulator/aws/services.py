@@ -8,8 +8,9 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -88,7 +89,7 @@ class OtherServices:
         self.endpoints = _Endpoints(
             lambda name, function: Endpoint(
                 name,
-                partial(_answer, name, partial(function, self.place)),
+                partial(_answer, name, partial(function, self.place), self.disk),
                 partial(aws_json.decode, name),
                 calls=calls,
                 error_body=aws_json_body,
@@ -226,10 +227,8 @@ class OtherServices:
         from emulator.aws.restore import restore
 
         create_default_role(moto)
-        try:
+        with _readable(self.disk):
             restore(self.disk, moto)
-        except UnreadableFile as error:
-            raise InternalServiceError(str(error)) from error
 
     def _reset(self) -> None:
         with self._loading, self._changing:
@@ -266,8 +265,22 @@ def kept_beside(settings: Settings) -> Path | None:
     return address.with_name(f"{address.name}-aws")
 
 
-async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], /, **members: Any) -> Answer:
-    return aws_json.answer(name, await function(**members))
+@contextmanager
+def _readable(disk: Disk) -> Iterator[None]:
+    """Whoever asks hears which file it is that cannot be read. Raises InternalServiceError."""
+    try:
+        yield
+    except UnreadableFile as error:
+        raise InternalServiceError(str(error)) from error
+    except sqlite3.Error as error:
+        raise InternalServiceError(f"{disk.path}: {error}") from error
+
+
+async def _answer(
+    name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], disk: Disk, /, **members: Any
+) -> Answer:
+    with _readable(disk):
+        return aws_json.answer(name, await function(**members))
 
 
 def _refusal(error: AWSError, service: str, call: Call, scope: Scope) -> Reply:
