@@ -298,6 +298,7 @@ def test_what_is_not_there_is_said() -> None:
     ("steps", "problem"),
     [
         ([{"Name": "A"}], "KeyError: 'Type'"),
+        ([{"Name": ["A"], "Type": "Job"}], "Name and Type of a step are texts"),
         ([FIRST, FIRST], "two steps of one name"),
         ([{**FIRST, "DependsOn": ["Absent"]}], "needs Absent, which the pipeline has not"),
         ([job_step("A", "B"), job_step("B", "A")], "wait for one another"),
