@@ -9,6 +9,7 @@ from typing import Any
 from wsgiref.types import WSGIEnvironment
 from xml.parsers.expat import ExpatError
 
+from botocore.model import OperationNotFoundError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import (
     PRESERVED_HEADER_NAMES_ENVIRON_KEY,
@@ -61,6 +62,8 @@ class Moto:
             reply = _run(self._application, environ)
         except NotImplementedError as error:
             raise NotEmulated(f"{what} is not emulated: moto says: {error}") from error
+        except OperationNotFoundError as error:
+            raise NotEmulated(f"{what} is no operation of this service") from error
         except ModuleNotFoundError as error:
             raise NotEmulated(f"{what} needs {error.name}: pip install 'moto[{request.service}]'") from error
         except (JSONDecodeError, ExpatError) as error:

@@ -63,13 +63,16 @@ def scope_of(scope: Scope) -> tuple[str, str] | None:
 
 
 def service_of(scope: Scope) -> str | None:
-    """Which of AWS's services a request is for; None if it is for none: signed for it, or S3's, by its host or form."""
+    """Which of AWS's services a request is for: signed for it, or S3's by its host or form, or STS's; None: of none."""
     if (signed := scope_of(scope)) is not None:
         return signed[1]
     headers = dict(scope["headers"])
     if b"authorization" in headers:
         return None
-    is_form = scope["method"] == "POST" and headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+    kind = headers.get(b"content-type", b"") if scope["method"] == "POST" else b""
+    if scope["path"] == "/" and kind.startswith(b"application/x-www-form-urlencoded"):
+        return "sts"  # of the services that take forms, the one with operations for those who have no keys yet
+    is_form = kind.startswith(b"multipart/form-data")
     host = headers.get(b"host", b"").decode("latin-1")
     return "s3" if is_form or _S3_HOST.fullmatch(host) else None
 
@@ -197,6 +200,8 @@ async def read_request(service: str, region: str, scope: Scope, receive: Receive
             fields = [(name, b"localhost" if name == b"host" else value) for name, value in fields]
         if len(path.lstrip("/").partition("/")[2].encode()) > MAX_KEY:
             raise KeyTooLongError("Your key is too long")
+    elif service == "sts" and not any(name == b"authorization" for name, _ in fields):
+        fields.append((b"authorization", signed_as(service, region).encode()))  # moto takes it for S3's else
     return Request(service, region, scope["method"], path, raw_path, scope["query_string"], fields, file, size)
 
 
