@@ -134,7 +134,7 @@ def test_credentials_given_after_a_restart_are_valid_whatever_was_imported_to_re
     connection.close()
     with serving(database, "scripted", log=tmp_path / "log") as emulator:  # a process that has imported nothing yet
         made = client(emulator.url, "iam").get_role(RoleName="mine")["Role"]["CreateDate"]
-        given = client(emulator.url, "sts").assume_role(RoleArn=role, RoleSessionName="s")["Credentials"]
+        given = client(emulator.url, "sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]
     assert made < datetime.now(UTC) - timedelta(days=9)
     assert given["Expiration"] > datetime.now(UTC)
 
