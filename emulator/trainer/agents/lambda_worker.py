@@ -158,6 +158,8 @@ def stand_guard(lifeline: int, channel: int) -> None:
         os.setpgid(0, 0)
         call_kernel(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         return
+    with suppress(OSError):
+        os.setpgid(child, child)  # whichever of the two is first
     os.close(channel)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
