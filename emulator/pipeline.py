@@ -169,7 +169,10 @@ def _step(document: Mapping[str, Any]) -> StepDefinition:
     arguments = document.get("Arguments", {})
     needs = {each.partition(".")[0] for each in document.get("DependsOn", [])}
     needs |= {path.split(".")[1] for path in _references(arguments) if path.startswith("Steps.")}
-    return StepDefinition(document["Name"], document["Type"], arguments, frozenset(needs))
+    name, kind = document["Name"], document["Type"]
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise TypeError("Name and Type of a step are texts")
+    return StepDefinition(name, kind, arguments, frozenset(needs))
 
 
 def _references(value: Any) -> Iterator[str]:

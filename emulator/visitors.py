@@ -12,18 +12,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-
 from starlette.types import Scope
 
-from emulator.protocol.endpoint import refuse_other_sites
 from emulator.protocol.errors import AccessDeniedException
+from emulator.protocol.web_pages import is_private, name_of, refuse_other_sites
 from emulator.settings import Settings, is_loopback
-
-#: Names under these cannot be registered by anyone: RFC 6761, RFC 6762, ICANN's `internal`.
-_PRIVATE_DOMAINS = frozenset({"internal", "local", "localhost", "test"})
-_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::[0-9]*)?", re.ASCII)
 
 
 def refuse_strangers(scope: Scope, settings: Settings) -> None:
@@ -52,20 +45,9 @@ def _forwarded_for(scope: Scope) -> list[str]:
 
 
 def _is_our_name(host: str, settings: Settings) -> bool:
-    match = _HOST.fullmatch(host)
-    if match is None:
+    name = name_of(host)
+    if name is None:
         return False
-    name = (match[1] or match[2]).lower()
     if is_loopback(name) or name == settings.host.lower():
         return True
-    if is_loopback(settings.host):
-        return False
-    return _is_address(name) or "." not in name or name.rpartition(".")[2] in _PRIVATE_DOMAINS
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return not is_loopback(settings.host) and is_private(name)

@@ -49,7 +49,7 @@ class Disk:
 
     def __init__(self, path: Path | None, *, durable: bool) -> None:
         """`durable`: a commit survives a power cut, else a crash of the server."""
-        self._path = path
+        self.path = path
         self._durable = durable
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -57,7 +57,7 @@ class Disk:
     @property
     def lasts(self) -> bool:
         """Whether there is a file: without one, there is no use in keeping requests."""
-        return self._path is not None
+        return self.path is not None
 
     def keep(self, kept: Kept, *, instead: bool) -> None:
         """Keep a request; `instead` of all that there is about the same thing, else after it."""
@@ -151,17 +151,20 @@ class Disk:
 
     @property
     def _exists(self) -> bool:
-        return self._connection is not None or (self._path is not None and self._path.exists())
+        return self._connection is not None or (self.path is not None and self.path.exists())
 
     def _open(self) -> sqlite3.Connection:
         """Raises UnreadableFile."""
         if self._connection is None:
-            connection = sqlite3.connect(self._path or ":memory:", check_same_thread=False)
+            try:
+                connection = sqlite3.connect(self.path or ":memory:", check_same_thread=False)
+            except sqlite3.Error as error:
+                raise UnreadableFile(f"{self.path}: {error}") from None
             try:
                 self._prepare(connection)
             except sqlite3.DatabaseError as error:
                 connection.close()
-                raise UnreadableFile(f"{self._path}: {error}") from None
+                raise UnreadableFile(f"{self.path}: {error}") from None
             except UnreadableFile:
                 connection.close()
                 raise
@@ -171,7 +174,7 @@ class Disk:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
-            raise UnreadableFile(f"{self._path}: its tables are of version {version}, and this emulator's of {VERSION}")
+            raise UnreadableFile(f"{self.path}: its tables are of version {version}, and this emulator's of {VERSION}")
         connection.execute("PRAGMA auto_vacuum = FULL")  # objects are large: what is deleted goes
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}")

@@ -25,7 +25,8 @@ from emulator.protocol.errors import AWSError, ResourceNotFoundException
 from emulator.store import now
 from emulator.trainer.agents import Agent, AgentFailed, agent_environment
 from emulator.trainer.agents.lambda_function import check_invocation
-from emulator.trainer.agents.lambda_workers import Function, Invocation, LambdaWorkers
+from emulator.trainer.agents.lambda_process import Function, Invocation
+from emulator.trainer.agents.lambda_workers import LambdaWorkers
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ MOST_CODE = 262_144_000
 
 #: Of the server's environment, what a function gets: the rest is nobody's business.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
+
+#: Bytes of an event, by how the function is invoked.
+MOST_EVENT = {"Event": 1_048_576}
+MOST_EVENT_AT_ONCE = 6_291_456
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
 
@@ -47,16 +52,22 @@ class InvalidRequestContentException(AWSError):
     status = 400
 
 
-class InvalidRuntimeException(AWSError):
-    """A function's runtime cannot be run here."""
+class RequestTooLargeException(AWSError):
+    """An event is larger than Lambda takes."""
 
-    status = 502
+    status = 413
+
+
+class InvalidRuntimeException(AWSError):
+    """A function cannot be run here."""
+
+    status = 400  # 502 at Lambda, which clients try again
 
 
 class InvalidZipFileException(AWSError):
     """A function's code cannot be unpacked."""
 
-    status = 502
+    status = 400  # 502 at Lambda, which clients try again
 
 
 class FunctionLog(Protocol):
@@ -103,12 +114,18 @@ class Functions:
         if request.method != "POST" or found is None:
             return None
         made = await self._find(found[1], request.parameters.get("Qualifier"), request.region)
+        kind = request.header("x-amz-invocation-type") or "RequestResponse"
+        if request.size > (limit := MOST_EVENT.get(kind, MOST_EVENT_AT_ONCE)):
+            # ASSUMED: the wording.
+            raise RequestTooLargeException(
+                f"{request.size} byte payload is too large for the {kind} invocation type (limit {limit} bytes)"
+            )
         try:
             event = json.loads(request.body or b"{}")
         except (ValueError, RecursionError) as error:
             raise InvalidRequestContentException(f"Could not parse request body into json: {error}") from None
         workers = await self._workers_of(made)
-        match request.header("x-amz-invocation-type"):
+        match kind:
             case "DryRun":
                 return Reply(204, [], b"")
             case "Event":
@@ -187,10 +204,15 @@ class Functions:
 
     async def _workers_of(self, made: Any) -> LambdaWorkers:
         """The workers of a function as it is now. Raises InvalidRuntimeException, InvalidZipFileException."""
-        if made.package_type != "Zip" or not str(made.run_time).startswith("python"):
-            what = made.run_time if made.package_type == "Zip" else "of an image"
+        is_zip = made.package_type == "Zip" and hasattr(made, "code_bytes")
+        if not is_zip or not str(made.run_time).startswith("python"):
+            what = made.run_time if is_zip else "of an image"
             raise InvalidRuntimeException(
                 f"{made.function_arn}: only Python functions of a zip are run here, not {what}"
+            )
+        if made.layers:
+            raise InvalidRuntimeException(
+                f"{made.function_arn}: layers are not emulated; put what they hold into the function's zip"
             )
         folder = await self._unpack(made)
         function = self._function(made, folder)
@@ -286,5 +308,12 @@ def _unpack(code: bytes, folder: Path) -> None:
         if (size := sum(each.file_size for each in archive.infolist())) > MOST_CODE:
             raise ValueError(f"it has {size} bytes, and may have {MOST_CODE}")
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
-        archive.extractall(beside)  # which keeps out what would leave the folder
-    beside.rename(folder)
+        try:
+            for each in archive.infolist():
+                file = Path(archive.extract(each, beside))  # which keeps out what would leave the folder
+                if (mode := each.external_attr >> 16 & 0o777) and not each.is_dir():
+                    file.chmod(mode | 0o600)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise

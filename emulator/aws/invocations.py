@@ -7,7 +7,7 @@ import json
 import math
 
 from emulator.aws.request import Reply
-from emulator.trainer.agents.lambda_workers import Function, Invocation
+from emulator.trainer.agents.lambda_process import Function, Invocation
 
 #: Bytes of an answer, as at AWS.
 MOST_ANSWER = 6_291_556
@@ -19,7 +19,11 @@ TAIL = 4096
 def reply_of(function: Function, invocation: Invocation, *, tail: bool) -> Reply:
     """What Invoke answers; `tail`: with the end of the log."""
     error = invocation.error
-    body = json.dumps(error if error is not None else invocation.answer).encode()
+    said = error if error is not None else invocation.answer
+    try:
+        body = json.dumps(said, ensure_ascii=False).encode()  # its bytes are counted as the worker counts them
+    except UnicodeEncodeError:  # half a character
+        body = json.dumps(said).encode()
     if len(body) > MOST_ANSWER:
         message = f"Response payload size exceeded maximum allowed payload size ({MOST_ANSWER} bytes)."
         error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from json import JSONDecodeError
 from typing import Any
 from wsgiref.types import WSGIEnvironment
+from xml.parsers.expat import ExpatError
 
+from botocore.model import OperationNotFoundError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import (
     PRESERVED_HEADER_NAMES_ENVIRON_KEY,
@@ -16,7 +19,7 @@ from moto.core.request import (
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server import werkzeug_app
 
-from emulator.aws.refusals import NotEmulated
+from emulator.aws.refusals import NotEmulated, SerializationException
 from emulator.aws.request import Reply, Request
 from emulator.protocol.errors import InternalServiceError
 
@@ -49,7 +52,7 @@ class Moto:
         return get_backend(service)[self.account][region]  # type: ignore[call-overload]
 
     def call(self, request: Request) -> Reply:
-        """Have a request served, in this thread. Raises NotEmulated, InternalServiceError."""
+        """Have a request served, in this thread. Raises NotEmulated, SerializationException, InternalServiceError."""
         if request.path.startswith(_MOTO_PATHS):
             raise NotEmulated(f"{request.method} {request.path} is not emulated")
         what = f"{request.service}: {request.operation or f'{request.method} {request.path}'}"
@@ -59,8 +62,12 @@ class Moto:
             reply = _run(self._application, environ)
         except NotImplementedError as error:
             raise NotEmulated(f"{what} is not emulated: moto says: {error}") from error
+        except OperationNotFoundError as error:
+            raise NotEmulated(f"{what} is no operation of this service") from error
         except ModuleNotFoundError as error:
             raise NotEmulated(f"{what} needs {error.name}: pip install 'moto[{request.service}]'") from error
+        except (JSONDecodeError, ExpatError) as error:
+            raise SerializationException(f"{what}: the body cannot be read: {error}") from error
         except NotEmulated:
             raise
         except Exception as error:

@@ -17,6 +17,7 @@ _S3_NAMES = {
     "AccessDeniedException": "AccessDenied",
     "InternalServiceError": "InternalError",
     "NotEmulated": "MethodNotAllowed",
+    "SerializationException": "MalformedXML",
     "ValidationException": "EntityTooLarge",
 }
 _QUERY_NAMES = {
@@ -36,6 +37,12 @@ class NotEmulated(AWSError):
     def code(self) -> str:
         """The error's name on the wire."""
         return "UnknownOperationException"
+
+
+class SerializationException(AWSError):
+    """The body of a request cannot be read."""
+
+    status = 400
 
 
 def shaped(error: AWSError, service: str, scope: Scope, request_id: str) -> tuple[Headers, bytes]:

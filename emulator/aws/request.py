@@ -15,13 +15,16 @@ from urllib.parse import parse_qsl, quote, unquote
 from starlette.types import Receive, Scope
 
 from emulator.protocol.endpoint import EXCHANGE, ClientGone, Exchange, Headers
-from emulator.protocol.errors import ValidationException
+from emulator.protocol.errors import AWSError, ValidationException
 
 #: So much of a body is in memory, before it goes to a temporary file.
 IN_MEMORY = 8 * 1024 * 1024
 
 #: The largest request for S3. AWS takes 5 GiB in one piece; moto holds it in memory.
 MAX_OBJECT_BYTES = 1024 * 1024 * 1024
+
+#: Bytes of the longest key of an object.
+MAX_KEY = 1024
 
 #: What a signature says of its service: `Credential=KEY/20261121/us-west-2/s3/aws4_request`.
 _SCOPE = re.compile(rb"(?:Credential=|^)[^/,]+/[0-9]{8}/([^/]*)/([a-z0-9\-]+)/aws4_request")
@@ -35,6 +38,12 @@ _VIRTUAL_HOST = re.compile(
     r"([a-z0-9][a-z0-9.-]{2,62}?)\.(?:s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?|(?:s3\.)?localhost)(?::[0-9]+)?"
 )
 _S3_HOST = re.compile(r"(?:.+\.)?s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?(?::[0-9]+)?")
+
+
+class KeyTooLongError(AWSError):
+    """An object's key is longer than S3 takes."""
+
+    status = 400
 
 
 def scope_of(scope: Scope) -> tuple[str, str] | None:
@@ -54,13 +63,16 @@ def scope_of(scope: Scope) -> tuple[str, str] | None:
 
 
 def service_of(scope: Scope) -> str | None:
-    """Which of AWS's services a request is for; None if it is for none: signed for it, or S3's, by its host or form."""
+    """Which of AWS's services a request is for: signed for it, or S3's by its host or form, or STS's; None: of none."""
     if (signed := scope_of(scope)) is not None:
         return signed[1]
     headers = dict(scope["headers"])
     if b"authorization" in headers:
         return None
-    is_form = scope["method"] == "POST" and headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+    kind = headers.get(b"content-type", b"") if scope["method"] == "POST" else b""
+    if scope["path"] == "/" and kind.startswith(b"application/x-www-form-urlencoded"):
+        return "sts"  # of the services that take forms, the one with operations for those who have no keys yet
+    is_form = kind.startswith(b"multipart/form-data")
     host = headers.get(b"host", b"").decode("latin-1")
     return "s3" if is_form or _S3_HOST.fullmatch(host) else None
 
@@ -174,7 +186,10 @@ def signed_as(service: str, region: str) -> str:
 
 
 async def read_request(service: str, region: str, scope: Scope, receive: Receive, limit: int) -> Request:
-    """A request with its body, of S3 with its bucket in the path. Raises ValidationException, ClientGone."""
+    """A request with its body, of S3 with its bucket in the path.
+
+    Raises ValidationException, KeyTooLongError, ClientGone.
+    """
     file, size = await _read_body(scope, receive, MAX_OBJECT_BYTES if service == "s3" else limit)
     path, raw_path = scope["path"], scope["raw_path"]
     fields: Headers = list(scope["headers"])
@@ -183,6 +198,10 @@ async def read_request(service: str, region: str, scope: Scope, receive: Receive
         if (found := _VIRTUAL_HOST.fullmatch(host)) is not None:
             path, raw_path = f"/{found[1]}{path}", f"/{found[1]}".encode() + raw_path
             fields = [(name, b"localhost" if name == b"host" else value) for name, value in fields]
+        if len(path.lstrip("/").partition("/")[2].encode()) > MAX_KEY:
+            raise KeyTooLongError("Your key is too long")
+    elif service == "sts" and not any(name == b"authorization" for name, _ in fields):
+        fields.append((b"authorization", signed_as(service, region).encode()))  # moto takes it for S3's else
     return Request(service, region, scope["method"], path, raw_path, scope["query_string"], fields, file, size)
 
 

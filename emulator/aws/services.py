@@ -8,8 +8,9 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -25,9 +26,10 @@ from emulator.aws.request import IN_MEMORY, Reply, Request, read_request, scope_
 from emulator.calls import CLIENT_GONE, Call, Calls
 from emulator.protocol import aws_json
 from emulator.protocol.answer import Answer
-from emulator.protocol.endpoint import ClientGone, Endpoint, refuse_other_sites
+from emulator.protocol.endpoint import ClientGone, Endpoint
 from emulator.protocol.errors import AWSError, InternalServiceError, aws_json_body
-from emulator.settings import Settings
+from emulator.protocol.web_pages import refuse_embedded, refuse_other_names, refuse_web_pages
+from emulator.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from emulator.aws.moto_app import Moto
@@ -83,7 +85,7 @@ class OtherServices:
         self.endpoints = _Endpoints(
             lambda name, function: Endpoint(
                 name,
-                partial(_answer, name, partial(function, self.place)),
+                partial(_answer, name, partial(function, self.place), self.disk),
                 partial(aws_json.decode, name),
                 calls=calls,
                 error_body=aws_json_body,
@@ -98,7 +100,10 @@ class OtherServices:
         region, _ = scope_of(scope) or ("", service)
         try:
             headers: Mapping[bytes, bytes] = dict(scope["headers"])
-            refuse_other_sites(headers)
+            refuse_web_pages(headers)
+            refuse_embedded(headers)
+            if self._verify is None and is_loopback(self._settings.host):  # else it has more names than it knows
+                refuse_other_names(headers, self._settings.host)
             limit = self._settings.max_request_bytes
             request = await read_request(service, region or self._settings.region, scope, receive, limit)
             call.received_at = perf_counter()
@@ -218,10 +223,8 @@ class OtherServices:
         from emulator.aws.restore import restore
 
         create_default_role(moto)
-        try:
+        with _readable(self.disk):
             restore(self.disk, moto)
-        except UnreadableFile as error:
-            raise InternalServiceError(str(error)) from error
 
     def _reset(self) -> None:
         with self._loading, self._changing:
@@ -258,8 +261,22 @@ def kept_beside(settings: Settings) -> Path | None:
     return address.with_name(f"{address.name}-aws")
 
 
-async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], /, **members: Any) -> Answer:
-    return aws_json.answer(name, await function(**members))
+@contextmanager
+def _readable(disk: Disk) -> Iterator[None]:
+    """Whoever asks hears which file it is that cannot be read. Raises InternalServiceError."""
+    try:
+        yield
+    except UnreadableFile as error:
+        raise InternalServiceError(str(error)) from error
+    except sqlite3.Error as error:
+        raise InternalServiceError(f"{disk.path}: {error}") from error
+
+
+async def _answer(
+    name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], disk: Disk, /, **members: Any
+) -> Answer:
+    with _readable(disk):
+        return aws_json.answer(name, await function(**members))
 
 
 def _refusal(error: AWSError, service: str, call: Call, scope: Scope) -> Reply:

@@ -13,10 +13,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from emulator.offline.authority import Authority
+from emulator.protocol.web_pages import is_aws
 from emulator.settings import is_loopback
-
-#: Whose names lead to the emulator, with all below them.
-AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "aws")
 
 #: Bytes of a request's head, and of a piece that is passed on.
 _PIECE = 64 * 1024
@@ -25,11 +23,6 @@ _PIECE = 64 * 1024
 _HOP = (b"proxy-connection:", b"proxy-authorization:", b"connection:", b"keep-alive:")
 
 _REFUSAL = "{host} is not reachable from here: under job-runtime-local run there are AWS's hosts, as it emulates them"
-
-
-def is_aws(host: str) -> bool:
-    """Whether a host's name is one of AWS's."""
-    return host.lower().rstrip(".").endswith(tuple(f".{domain}" for domain in AWS_DOMAINS))
 
 
 class Refusal(Exception):

@@ -17,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 from emulator.calls import BROKEN_STREAM, CLIENT_GONE, MODEL_ERROR, Call, Calls
 from emulator.protocol.answer import Answer, BrokenStream, Client, StreamAnswer
 from emulator.protocol.errors import (
-    AccessDeniedException,
     AWSError,
     InternalServiceError,
     UnknownOperationException,
     ValidationException,
     rest_json_body,
 )
+from emulator.protocol.web_pages import refuse_web_pages
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Endpoint:
         if scope["method"] != self.method:
             raise UnknownOperationException(f"{scope['method']} {scope['path']}: send {self.method}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        refuse_other_sites(headers)
+        refuse_web_pages(headers)
         body = await read_body(headers, scope, receive, self._max_request_bytes)
         call.received_at = perf_counter()
         call.body = body
@@ -199,13 +199,6 @@ async def read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Recei
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     # ASSUMED: the error; the service's own limit is not public.
     raise ValidationException(f"The request body is larger than {limit} bytes; --max-request-bytes sets another limit")
-
-
-def refuse_other_sites(headers: Mapping[bytes, bytes]) -> None:
-    """No web page may talk to this server but its own. Raises AccessDeniedException."""
-    origin = headers.get(b"origin")
-    if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
-        raise AccessDeniedException("Requests from other web sites are refused")
 
 
 def error_answer(error: AWSError, body: Callable[[AWSError], bytes] = rest_json_body) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -198,12 +199,71 @@ def test_what_cannot_be_run_here_is_refused(aws: AWS) -> None:
     create(aws, name="node", Runtime="nodejs20.x", Handler="index.handler")
     with pytest.raises(aws.client("lambda").exceptions.InvalidRuntimeException, match="only Python functions"):
         invoke(aws, "node")
+    layer = aws.client("lambda").publish_layer_version(LayerName="l", Content={"ZipFile": zipped("", "python/l.py")})
+    create(aws, name="layered", Layers=[layer["LayerVersionArn"]])
+    with pytest.raises(aws.client("lambda").exceptions.InvalidRuntimeException, match="layers are not emulated") as e:
+        invoke(aws, "layered")
+    assert e.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400  # clients try a 502 again
+    image = {"ImageUri": "123456789012.dkr.ecr.us-west-2.amazonaws.com/agent:1"}
+    create(aws, name="image", PackageType="Image", Code=image)
+    with pytest.raises(aws.client("lambda").exceptions.InvalidRuntimeException, match="not of an image"):
+        invoke(aws, "image")
     create(aws, name="nonsense", Code={"ZipFile": b"no zip"})
     with pytest.raises(aws.client("lambda").exceptions.InvalidZipFileException, match="cannot be unpacked"):
         invoke(aws, "nonsense")
     create(aws, name="fine")
     with pytest.raises(aws.client("lambda").exceptions.InvalidRequestContentException):
         aws.client("lambda").invoke(FunctionName="fine", Payload=b"{")
+
+
+def test_an_event_and_an_answer_have_the_sizes_that_lambda_takes(aws: AWS) -> None:
+    create(aws, "def handler(e, c): return e\n", "large")
+    client = aws.client("lambda")
+    with pytest.raises(client.exceptions.RequestTooLargeException, match=r"limit 6291456 bytes"):
+        invoke(aws, "large", "x" * 6_291_456)
+    with pytest.raises(client.exceptions.RequestTooLargeException, match=r"limit 1048576 bytes"):
+        invoke(aws, "large", "x" * 1_048_576, InvocationType="Event")
+    create(aws, "def handler(e, c): return '\u00e9' * 3_000_000\n", "accents")
+    answer, said = invoke(aws, "accents")
+    assert "FunctionError" not in answer
+    assert said == "\u00e9" * 3_000_000  # six million bytes, and three times as many where each is escaped
+
+
+def test_a_zip_keeps_within_its_folder_and_its_programs_can_be_run(aws: AWS, tmp_path: Path) -> None:
+    source = """
+import os, subprocess
+def handler(event, context):
+    return subprocess.check_output(["./program"], text=True), sorted(os.listdir("."))
+"""
+    file, outside = io.BytesIO(), tmp_path / "outside"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("lambda_function.py", source)
+        archive.writestr("../above", "")
+        archive.writestr(str(outside), "")
+        program = zipfile.ZipInfo("program")
+        program.create_system, program.external_attr = 3, 0o100755 << 16
+        archive.writestr(program, "#!/bin/sh\necho here\n")
+    create(aws, name="zipped", Code={"ZipFile": file.getvalue()})
+    said, found = invoke(aws, "zipped")[1]
+    assert said == "here\n"
+    assert {"above", "lambda_function.py", "program"} < set(found)
+    assert not outside.exists()
+
+
+def test_what_cannot_be_unpacked_leaves_nothing_behind(tmp_path: Path) -> None:
+    with aws_with("good", key_pairs=("a:b",)) as own, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path))
+        code = zipped("# " + "x" * 1000).replace(b"xxx", b"xxy", 1)  # another sum than it says
+        create(own, name="broken", Code={"ZipFile": code})
+        for _ in range(2):
+            with pytest.raises(own.client("lambda").exceptions.InvalidZipFileException, match="CRC"):
+                invoke(own, "broken")
+        assert list(tmp_path.glob("job-runtime-local-functions-*/*")) == []
+
+
+def test_a_handler_is_looked_for_as_a_module(aws: AWS) -> None:
+    create(aws, name="file", Handler="lambda_function.py.handler")
+    assert invoke(aws, "file")[1]["errorType"] == "Runtime.ImportModuleError"
 
 
 def with_lambda(arn: str, **hyperparameters: Any) -> dict[str, Any]:

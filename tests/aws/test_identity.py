@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx2
+
 from emulator.server import Server
 from emulator.settings import ROLE_NAME
 from tests.aws.conftest import ACCOUNT, client
@@ -26,6 +28,16 @@ def test_who_has_taken_another_role_is_told_so(aws: Server) -> None:
         taken["AccessKeyId"], taken["SecretAccessKey"], taken["SessionToken"]
     )
     assert theirs.get_caller_identity()["Arn"].endswith(":assumed-role/other/me")
+
+
+def test_who_has_no_keys_yet_gets_some_for_a_token(aws: Server) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/web"
+    answer = client(aws, "sts").assume_role_with_web_identity(
+        RoleArn=role, RoleSessionName="me", WebIdentityToken="t" * 4
+    )
+    assert answer["AssumedRoleUser"]["Arn"].endswith(":assumed-role/web/me")
+    form = {"Action": "CreateUser", "UserName": "u"}
+    assert "<Code>InvalidAction</Code>" in httpx2.post(aws.url, data=form).text
 
 
 def test_every_action_is_allowed(aws: Server) -> None:

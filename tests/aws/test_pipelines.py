@@ -300,6 +300,36 @@ def test_an_execution_can_be_seen_and_stopped_at_either_of_two_servers(postgresq
         assert [each["JobStatus"] for each in jobs_of(one)] == ["Stopped"]
 
 
+def test_a_server_ends_what_the_one_before_was_told_to_stop(database: Any) -> None:
+    settings = {"durability": "full", "database": str(database), "shutdown_timeout": 0.1}
+    with aws_with("good_when_told", **settings) as aws:
+        aws.prepare()
+        put(aws, job_step("One"), job_step("Two", "One"))
+        arn = start(aws)
+        until(aws, arn, lambda _: any(each["JobSecondaryStatus"] == "Evaluating" for each in jobs_of(aws)))
+        aws.client("sagemaker").stop_pipeline_execution(PipelineExecutionArn=arn)
+    agents.GO.set()
+    with aws_with("good", **settings) as aws:
+        assert ended(aws, arn)["PipelineExecutionStatus"] == "Stopped"
+        assert "Two" not in [each["StepName"] for each in steps_of(aws, arn)]
+        assert all(each["JobStatus"] in ("Stopped", "Completed") for each in jobs_of(aws))
+
+
+def test_two_executions_of_one_pipeline_have_jobs_of_their_own() -> None:
+    with aws_with("good_when_told") as aws:
+        aws.prepare()
+        client = aws.client("sagemaker")
+        put(aws, job_step("EvaluateBaseModel"), LAST)
+        stopped, other = start(aws, ClientRequestToken="1" * 32), start(aws, ClientRequestToken="2" * 32)
+        assert start(aws, ClientRequestToken="2" * 32) == other != stopped
+        until(aws, other, lambda _: len([job for job in jobs_of(aws) if job["JobStatus"] == "InProgress"]) == 2)
+        client.stop_pipeline_execution(PipelineExecutionArn=stopped)
+        assert ended(aws, stopped)["PipelineExecutionStatus"] == "Stopped"
+        agents.GO.set()
+        assert ended(aws, other)["PipelineExecutionStatus"] == "Succeeded"
+        assert sorted(job["JobStatus"] for job in jobs_of(aws)) == ["Completed", "Stopped"]
+
+
 def test_what_is_not_there_is_said() -> None:
     with aws_with("good") as aws:
         client = aws.client("sagemaker")
@@ -316,6 +346,7 @@ def test_what_is_not_there_is_said() -> None:
     ("steps", "problem"),
     [
         ([{"Name": "A"}], "KeyError: 'Type'"),
+        ([{"Name": ["A"], "Type": "Job"}], "Name and Type of a step are texts"),
         ([FIRST, FIRST], "two steps of one name"),
         ([{**FIRST, "DependsOn": ["Absent"]}], "needs Absent, which the pipeline has not"),
         ([job_step("A", "B"), job_step("B", "A")], "wait for one another"),

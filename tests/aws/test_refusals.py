@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator.server import Server
-from tests.aws.conftest import ACCOUNT, client, refused
+from tests.aws.conftest import ACCOUNT, client, make_bucket, refused
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
 
@@ -50,6 +50,33 @@ def test_where_moto_fails_a_client_reads_a_500_of_aws(aws: Server, caplog: pytes
     assert answer.status_code == 500
     assert answer.json()["__type"] == "InternalServiceError"
     assert "moto failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "more", "code"),
+    [
+        ("s3", "/bucket?tagging", {}, "<Code>MalformedXML</Code>"),
+        ("lambda", "/2015-03-31/functions", {}, '"__type": "SerializationException"'),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_the_client_s_error(
+    aws: Server, service: str, path: str, more: dict[str, str], code: str
+) -> None:
+    s3 = client(aws, "s3")
+    if not s3.list_buckets()["Buckets"]:
+        make_bucket(s3)
+    headers = {"authorization": f"AWS4-HMAC-SHA256 Credential=k/20260101/us-west-2/{service}/aws4_request, Signature=0"}
+    method = "PUT" if service == "s3" else "POST"
+    answer = httpx2.request(method, aws.url + path, headers=headers | more, content=b"<{")
+    assert answer.status_code == 400
+    assert code in answer.text
+
+
+def test_a_key_has_at_most_1024_bytes(aws: Server) -> None:
+    s3 = client(aws, "s3")
+    make_bucket(s3, "keys")
+    s3.put_object(Bucket="keys", Key="é" * 512)
+    refused(lambda: s3.put_object(Bucket="keys", Key="é" * 512 + "x"), "KeyTooLongError")
 
 
 def test_motos_own_pages_are_not_for_clients(aws: Server) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import psutil
 import pytest
 
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
-from emulator.trainer.agents.lambda_workers import MAX_WORKERS
+from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function
+from emulator.trainer.agents.lambda_workers import MAX_WORKERS, LambdaWorkers
 from emulator.trainer.rollouts import FailureText
 from tests.stored import eventually
 from tests.trainer import agents
@@ -137,17 +140,14 @@ def test_a_lambda_function_that_says_too_much_has_failed_and_serves_on() -> None
 
 
 @pytest.mark.parametrize("session", [False, True], ids=["of its group", "of its own"])
-def test_a_process_that_a_lambda_function_has_started_holds_nobody_up(session: bool) -> None:
+def test_a_process_that_a_lambda_function_has_started_holds_nobody_up_and_ends_with_it(session: bool) -> None:
     shown: list[str] = []
     ((result, _),) = played(
         f"lambda:{FILE}:leave_somebody_behind", [{"session": session}], context=AgentContext(show=shown.append)
     )
     assert result.reward == 1.0
     started = int(shown[0].removeprefix("[agents] "))
-    if session:
-        psutil.Process(started).kill()
-    else:
-        eventually(lambda: not psutil.pid_exists(started), "its end")
+    eventually(lambda: not psutil.pid_exists(started), "its end")
 
 
 def test_lambda_functions_run_side_by_side_each_in_one_process_at_a_time(tmp_path: Path) -> None:
@@ -216,5 +216,77 @@ def test_who_is_cancelled_while_a_lambda_function_runs_ends_its_process(tmp_path
         await asyncio.wait((running,))
         assert not psutil.pid_exists(int(shown[0].removeprefix("[slow] ")))
         await agent.aclose()
+
+    alone(work())
+
+
+def test_nothing_that_a_lambda_function_has_started_outlives_whoever_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "spreading.py").write_text(
+        dedent("""
+            import os, subprocess
+            def handler(event, context):
+                sleep = ["sleep", "600"]
+                pids = [os.getpid(), subprocess.Popen(sleep).pid, subprocess.Popen(sleep, start_new_session=True).pid]
+                print(*pids)
+                while True:
+                    pass
+        """)
+    )
+    script = dedent(f"""
+        import asyncio
+        from functools import partial
+        from emulator.trainer.agents import AgentContext, find_agent
+
+        async def work():
+            agent = find_agent("lambda:{tmp_path}/spreading.py", AgentContext(show=partial(print, flush=True)))
+            await agent.start(20)
+            await agent.roll_out({{}}, "t")
+
+        asyncio.run(work())
+    """)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        started = [int(pid) for pid in owner.stdout.readline().split()[1:]]
+        guard = psutil.Process(started[0]).ppid()
+        owner.kill()
+    assert len(started) == 3
+    for pid in (*started, guard):
+        eventually(lambda pid=pid: not psutil.pid_exists(pid), "its end")  # type: ignore[misc]
+
+
+def test_what_a_fork_of_a_lambda_function_returns_is_nobody_s_answer(tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(
+        dedent("""
+            import os
+            def handler(event, context):
+                child = os.fork()
+                if child:
+                    os.waitpid(child, 0)
+                return {"n": event["n"], "child": not child}
+        """)
+    )
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "forking", "handler", dict(os.environ), 20.0))
+        for n in range(3):
+            assert (await workers.invoke({"n": n})).answer == {"n": n, "child": False}
+        await workers.aclose()
+
+    alone(work())
+
+
+def test_a_lambda_function_that_never_stops_printing_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "def handler(event, context):\n    for _ in range(event):\n        print('x' * 999)\n"
+    )
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "loud", "handler", dict(os.environ), 60.0))
+        most = MOST_OUTPUT // 1000
+        loud, quiet = await workers.invoke(most + 5), await workers.invoke(2)
+        await workers.aclose()
+        assert len(loud.lines) == most + 1
+        assert loud.lines[-1] == "(the emulator has dropped 5 more lines)"
+        assert quiet.lines == ["x" * 999] * 2
 
     alone(work())

@@ -9,7 +9,8 @@ from typing import Any
 
 from emulator.trainer.agents import AgentContext, AgentFailed
 from emulator.trainer.agents.answers import check_document, shortened
-from emulator.trainer.agents.lambda_workers import Function, Invocation, LambdaWorkers
+from emulator.trainer.agents.lambda_process import Function, Invocation
+from emulator.trainer.agents.lambda_workers import LambdaWorkers
 
 
 class LambdaFunction:

@@ -1,9 +1,13 @@
 """A program: one Lambda execution environment. Imports a handler, then calls it with each event that comes.
 
-    python lambda_worker.py FILE-DESCRIPTOR FOLDER MODULE-OR-FILE HANDLER
+    python lambda_worker.py SOCKET LIFELINE FOLDER MODULE-OR-FILE HANDLER
 
 Over the socket come and go lines of JSON; what the handler prints goes its own way, and after each invocation a line
 that says that this was all. Errors are told as Lambda's own runtime tells them. Imports nothing of the emulator.
+
+It is two processes: one serves, and the other waits for its end, or for that of the server, which holds the other end
+of the lifeline; then it leaves nobody behind that the function has started. Nothing else would be left to do that
+after a SIGKILL of the server.
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ import importlib
 import importlib.util
 import json
 import os
+import select
+import signal
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 #: What a function is called where nothing says so.
@@ -28,6 +35,9 @@ MAX_ANSWER = 6_291_556
 
 #: Characters of an error's message that are passed on.
 MAX_MESSAGE = 100_000
+
+#: Looks at what is left of a function's processes; each ends a generation of them.
+ROUNDS = 100
 
 
 class Context:
@@ -72,9 +82,10 @@ def find_handler(folder: str, source: str, name: str) -> Callable[[Any, Context]
 
 def import_source(source: str) -> Any:
     """Import a module, or a file by its path. Raises RuntimeFault, and whatever else it raises."""
-    name = os.path.basename(source)[:-3] if source.endswith(".py") else source  # noqa: PTH119
+    is_file = os.path.isabs(source)  # noqa: PTH117
+    name = os.path.basename(source)[:-3] if is_file else source  # noqa: PTH119
     try:
-        if not source.endswith(".py"):
+        if not is_file:
             return importlib.import_module(source)
         spec = importlib.util.spec_from_file_location(name, source)
         if spec is None or spec.loader is None:
@@ -128,11 +139,108 @@ def end_of_output(request_id: str) -> None:
         os.write(1, f"\0{request_id}\n".encode())
 
 
-def main(descriptor: str, folder: str, source: str, name: str) -> None:
+def stand_guard(lifeline: int, channel: int) -> None:
+    """Fork. Returns in the child, which serves; its parent ends as the child does, and the child when we are told to.
+
+    The parent's, not the child's, is the guard: a function that waits for its children meets none but its own.
+    """
+    call_kernel(36, 1)  # PR_SET_CHILD_SUBREAPER: what leaves the child's group and is orphaned becomes ours
+    told, telling = os.pipe()
+    os.set_blocking(telling, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+    child = os.fork()
+    if child == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for descriptor in (lifeline, told, telling):
+            os.close(descriptor)
+        os.setpgid(0, 0)
+        call_kernel(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        return
+    with suppress(OSError):
+        os.setpgid(child, child)  # whichever of the two is first
+    os.close(channel)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    status = None
+    while status is None:
+        ready, _, _ = select.select([lifeline, told], [], [])
+        if lifeline in ready:
+            break
+        os.read(told, 4096)
+        status = reap(child)
+    for _ in range(ROUNDS):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        left = children()
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        status = reap(child) if status is None else status
+        if not left:
+            break
+        time.sleep(0.01)
+    end_like(status or 0)
+
+
+def call_kernel(option: int, value: int) -> None:
+    """Linux's prctl; elsewhere nothing."""
+    if sys.platform == "linux":
+        with suppress(ImportError, OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def reap(child: int) -> int | None:
+    """Reap what has ended; the exit code of the child, if that is among it."""
+    found = None
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            if pid == child:
+                found = os.waitstatus_to_exitcode(status)
+    return found
+
+
+def children() -> list[int]:
+    """The processes whose parent we are, where the kernel says so: Linux."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def end_like(code: int) -> None:
+    """End with an exit code, or by the signal that it stands for."""
+    if code < 0:
+        with suppress(ImportError, ValueError, OSError):
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one dump is enough
+        with suppress(OSError, ValueError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+        code = 128 - code
+    os._exit(code)
+
+
+def main(descriptor: str, lifeline: str, folder: str, source: str, name: str) -> None:
     """Say that the handler is there, or why not; then serve it until the socket is closed."""
+    stand_guard(int(lifeline), int(descriptor))
+    own = os.getpid()
     with socket.socket(fileno=int(descriptor)) as channel, channel.makefile("rw", encoding="utf-8") as lines:
 
         def answer(document: dict[str, Any], request_id: str) -> None:
+            if os.getpid() != own:  # a fork of the function's, which has come back from it
+                os._exit(0)
             end_of_output(request_id)
             lines.write(json.dumps(document) + "\n")
             lines.flush()

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from emulator.trainer.agents.lambda_process import Function, Invocation, Worker
 
 #: Execution environments at once; more invocations wait for one. Each is a Python with all that the function imports.
 MAX_WORKERS = 16
@@ -28,88 +23,6 @@ INIT_TIMEOUT = 60.0
 
 #: Seconds without an invocation after which an execution environment is given up.
 IDLE_TIMEOUT = 120.0
-
-#: Seconds that the last of an invocation's output is waited for; it comes at once if the function left it open.
-OUTPUT_TIMEOUT = 1.0
-
-_WORKER = Path(__file__).with_name("lambda_worker.py")
-
-#: The longest line that comes from a worker: Lambda's answers have 6 MB at most, and escapes make them longer.
-_LINE = 32 * 1024 * 1024
-
-#: Seconds in which what an ended worker has printed is shown.
-LAST_LINES = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function's code, and how it is run."""
-
-    name: str
-    arn: str
-    folder: str  #: stands first in the path
-    source: str  #: a module, or a Python file's path
-    handler: str  #: empty: lambda_handler or handler
-    environment: Mapping[str, str]  #: all that a worker gets, but for the names of its log
-    timeout: float  #: seconds that an invocation may take
-    memory: int = 512  #: in MB: told to the function, not enforced
-    version: str = "$LATEST"
-    directory: str | None = None  #: to work in; None: the server's own
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """What came of an invocation."""
-
-    request_id: str
-    answer: Any  #: JSON
-    error: Mapping[str, Any] | None  #: as the function answers with it
-    problem: str | None  #: the error, for people
-    lines: list[str]  #: that it has printed
-    log_stream: str
-    seconds: float
-
-
-@dataclass(eq=False, slots=True)
-class _Worker:
-    """One execution environment, which serves one invocation at a time."""
-
-    process: asyncio.subprocess.Process
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    log_stream: str
-    lines: list[str] = field(default_factory=list)  #: printed since the last invocation ended
-    output_ended: asyncio.Event = field(default_factory=asyncio.Event)
-    showing: asyncio.Task[None] | None = None
-    expiry: asyncio.TimerHandle | None = None
-
-    async def answer(self) -> dict[str, Any] | None:
-        """The next thing that it says; None if it is gone."""
-        try:
-            line = await self.reader.readline()
-        except (OSError, ValueError):
-            return None
-        if not line.endswith(b"\n"):
-            return None
-        said: dict[str, Any] = json.loads(line)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(OUTPUT_TIMEOUT):
-                await self.output_ended.wait()
-        return said
-
-    async def end(self) -> None:
-        """Kill it, and whatever it has started; all that it has printed is shown."""
-        if self.expiry is not None:
-            self.expiry.cancel()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.writer.close()
-        assert self.showing is not None
-        waiting = asyncio.ensure_future(self.process.wait()), self.showing
-        _, late = await asyncio.wait(waiting, timeout=LAST_LINES)
-        if late:  # somebody who has left its group holds its output open
-            self.process._transport.close()  # type: ignore[attr-defined]  # there is no public way to
-            await asyncio.wait(waiting)
 
 
 class InitFailed(Exception):
@@ -129,8 +42,8 @@ class LambdaWorkers:
         """`show` takes each line as it is printed."""
         self.function = function
         self._show = show
-        self._idle: list[_Worker] = []
-        self._workers: set[_Worker] = set()
+        self._idle: list[Worker] = []
+        self._workers: set[Worker] = set()
         self._places = asyncio.Semaphore(MAX_WORKERS)
         self._ending: set[asyncio.Task[None]] = set()
         self._is_retired = False
@@ -165,7 +78,7 @@ class LambdaWorkers:
                 raise
             if "gone" in said:
                 await self._end(worker)
-            lines, worker.lines = worker.lines, []
+            lines = worker.take_lines()
             if "gone" not in said:
                 self._keep(worker)
             error, seconds = said.get("error"), time.monotonic() - began_at
@@ -186,7 +99,7 @@ class LambdaWorkers:
             await self._end(worker)
         await asyncio.gather(*self._ending)
 
-    async def _ask(self, worker: _Worker, event: Any, request_id: str) -> dict[str, Any]:
+    async def _ask(self, worker: Worker, event: Any, request_id: str) -> dict[str, Any]:
         """`answer` or `error`; and why the worker is `gone`, if it is."""
         function = self.function
         worker.output_ended.clear()
@@ -210,7 +123,7 @@ class LambdaWorkers:
             }
         return said
 
-    def _take(self) -> _Worker | None:
+    def _take(self) -> Worker | None:
         if not self._idle:
             return None
         worker = self._idle.pop()
@@ -219,42 +132,30 @@ class LambdaWorkers:
             worker.expiry = None
         return worker
 
-    def _keep(self, worker: _Worker) -> None:
+    def _keep(self, worker: Worker) -> None:
         if self._is_retired:
             self._give_up(worker)
             return
         self._idle.append(worker)
         worker.expiry = asyncio.get_running_loop().call_later(IDLE_TIMEOUT, self._expire, worker)
 
-    def _expire(self, worker: _Worker) -> None:
+    def _expire(self, worker: Worker) -> None:
         self._idle.remove(worker)
         self._give_up(worker)
 
-    def _give_up(self, worker: _Worker) -> None:
+    def _give_up(self, worker: Worker) -> None:
         task = asyncio.create_task(self._end(worker))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, worker: _Worker) -> None:
+    async def _end(self, worker: Worker) -> None:
         self._workers.discard(worker)
         await worker.end()
 
-    async def _start_worker(self) -> _Worker:
+    async def _start_worker(self) -> Worker:
         """A worker that has imported the function. Raises InitFailed."""
         function = self.function
-        log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid4().hex}"
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-uP", str(_WORKER), str(theirs.fileno()),
-                function.folder, function.source, function.handler,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),), env={**function.environment, "AWS_LAMBDA_LOG_STREAM_NAME": log_stream},
-                cwd=function.directory, limit=_LINE, start_new_session=True,
-            )  # fmt: skip
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
-        worker = _Worker(process, reader, writer, log_stream)
-        worker.showing = asyncio.create_task(self._read_output(worker))
+        worker = await Worker.start(function, self._show)
         self._workers.add(worker)
         said: dict[str, Any] | None
         try:
@@ -270,31 +171,14 @@ class LambdaWorkers:
             return worker
         if said is not None:
             await self._end(worker)
-            raise InitFailed(said["error"], _raised(said["error"]), worker.lines, log_stream)
-        status = await process.wait()
+            raise InitFailed(said["error"], _raised(said["error"]), worker.take_lines(), worker.log_stream)
+        status = await worker.process.wait()
         await self._end(worker)
         message = f"Error: Runtime exited with error: {_exit(status)}"
         error = {"errorType": "Runtime.ExitError", "errorMessage": message}
-        raise InitFailed(error, f"the Lambda function's process ended with status {status}", worker.lines, log_stream)
-
-    async def _read_output(self, worker: _Worker) -> None:
-        """Take what a worker prints, line by line."""
-        assert worker.process.stdout is not None
-        while True:
-            try:
-                line = await worker.process.stdout.readline()
-            except ValueError:  # a line without end: what came of it is dropped
-                continue
-            if not line:
-                return
-            text, ends, _ = line.rstrip(b"\r\n").partition(b"\0")
-            if text or not ends:
-                said = text.decode(errors="replace").rstrip()
-                worker.lines.append(said)
-                if self._show is not None:
-                    self._show(said)
-            if ends:
-                worker.output_ended.set()
+        raise InitFailed(
+            error, f"the Lambda function's process ended with status {status}", worker.take_lines(), worker.log_stream
+        )
 
 
 def _exit(status: int) -> str:
