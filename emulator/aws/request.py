@@ -230,4 +230,5 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> tuple[IO[byt
 
 def _refuse_beyond(limit: int, size: int) -> None:
     if size > limit:
-        raise ValidationException(f"The request body is larger than {limit} bytes")
+        hint = "" if limit == MAX_OBJECT_BYTES else "; --max-request-bytes sets another limit"
+        raise ValidationException(f"The request body is larger than {limit} bytes{hint}")

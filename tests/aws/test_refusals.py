@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator.server import Server
+from emulator.settings import Settings
+from emulator.testing import running_server
 from tests.aws.conftest import ACCOUNT, client, make_bucket, refused
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
@@ -70,6 +72,14 @@ def test_a_body_that_cannot_be_read_is_the_client_s_error(
     answer = httpx2.request(method, aws.url + path, headers=headers | more, content=b"<{")
     assert answer.status_code == 400
     assert code in answer.text
+
+
+def test_a_request_that_is_too_large_is_told_which_setting_says_so() -> None:
+    with running_server(Settings(port=0, durability="memory", max_request_bytes=1000)) as server:
+        code = {"ZipFile": b"x" * 1000}
+        create = client(server, "lambda").create_function
+        message = refused(lambda: create(FunctionName="f", Role=ROLE, Code=code), "ValidationException")
+        assert message == "The request body is larger than 1000 bytes; --max-request-bytes sets another limit"
 
 
 def test_a_key_has_at_most_1024_bytes(aws: Server) -> None:
