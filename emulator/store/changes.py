@@ -13,7 +13,15 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from emulator.store.client_tokens import token_use
-from emulator.store.schema import client_tokens, job_rollouts, jobs, known_jobs, trajectories, turns
+from emulator.store.schema import (
+    client_tokens,
+    job_rollouts,
+    jobs,
+    known_jobs,
+    pipeline_executions,
+    trajectories,
+    turns,
+)
 from emulator.store.statements import UNLESS_THERE, Statement, Transaction
 from emulator.trajectory import (
     Event,
@@ -122,7 +130,10 @@ _REGISTER_JOB = Statement(
     insert(known_jobs).values(job_arn=bindparam("job_arn"), created_at=bindparam("now")), UNLESS_THERE
 )
 
-_RESET = [Statement(delete(table)) for table in (client_tokens, turns, trajectories, job_rollouts, jobs, known_jobs)]
+_RESET = [
+    Statement(delete(table))
+    for table in (client_tokens, turns, trajectories, job_rollouts, jobs, known_jobs, pipeline_executions)
+]
 
 
 def open_trajectory(

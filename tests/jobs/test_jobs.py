@@ -144,9 +144,14 @@ def check_validation(metrics: dict[str, float], rollouts: list[dict[str, Any]]) 
         assert metrics[f"val/reward/pass_at_{k}"] == pytest.approx(fmean(at))
         assert metrics[f"val/reward/pass_power_{k}"] == pytest.approx(fmean(power))
     assert metrics["val/reward/num_prompts"] == 5
-    for name, of in {"mean": fmean, "min": min, "max": max, "std": pstdev}.items():
-        within = fmean([of(group) for group in groups.values()])
-        assert metrics[f"val/reward/{name}_within_groups"] == pytest.approx(within)
+    within = {
+        "mean": [fmean(group) for group in groups.values()],
+        "min": [min(group) for group in groups.values()],
+        "max": [max(group) for group in groups.values()],
+        "std": [pstdev(group) for group in groups.values()],
+    }
+    for name, numbers in within.items():
+        assert metrics[f"val/reward/{name}_within_groups"] == pytest.approx(fmean(numbers))
     rewards = [reward for group in groups.values() for reward in group]
     assert metrics["val/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
     assert metrics["val/reward/failed_rollouts"] == sum(reward < 1 for reward in rewards)
