@@ -39,7 +39,9 @@ def test_a_training_job_rolls_out_its_steps_and_counts_what_came_of_them(kept: d
         assert all(each["eligible"] and len(each["turns"]) == 2 for each in found)
         metrics = step_metrics(aws)
         assert set(metrics) == {0, 1, 2}
+        assert set(metrics[0]) == names_of("val") | {"timing_s/eval"}
         for step in (1, 2):
+            assert set(metrics[step]) == names_of("val") | TRAINING_NAMES
             check_step(metrics[step], parts[f"train-{step}"])
             check_validation(metrics[step], parts[f"val-{step}"])
         assert job["Output"]["ProgressInfo"] == {"BatchSize": 2, "CurrentStep": 2, "MaxSteps": 2, "StepsPerEpoch": 2}
@@ -50,6 +52,40 @@ def test_a_training_job_rolls_out_its_steps_and_counts_what_came_of_them(kept: d
             "TrainTokenCount": sum(metrics[step]["training/total_tokens"] for step in (1, 2)),
         }
         check_outputs(aws, job, found)
+
+
+def names_of(prefix: str) -> set[str]:
+    """What the contract has of a validation, of groups of two."""
+    reward = "mean valid_mean std min max zero_frac rollouts_per_prompt num_prompts succeeded_rollouts failed_rollouts "
+    reward += "success_threshold pass_at_1 pass_at_2 pass_power_1 pass_power_2 "
+    reward += "min_within_groups mean_within_groups max_within_groups std_within_groups"
+    return {f"{prefix}/reward/{name}" for name in reward.split()} | generated_names(prefix)
+
+
+def generated_names(prefix: str) -> set[str]:
+    parts = {
+        "turns": "mean min max",
+        "tokens": "prompt_mean response_mean response_std response_min response_max",
+        "logprob": "zero_count zero_frac zero_per_group nz_mean nz_std nz_min nz_max",
+    }
+    return {f"{prefix}/{part}/{name}" for part, names in parts.items() for name in names.split()}
+
+
+#: What the contract has of a step with a checkpoint, less what only an update of the policy could tell.
+TRAINING_NAMES = generated_names("rollout") | {
+    f"{part}/{name}"
+    for part, names in {
+        "training": "epoch global_step num_groups num_trajectories total_tokens num_datums datums_per_trajectory "
+        "action_tokens_mean obs_tokens_mean trainable_token_positions nontrainable_token_positions "
+        "trainable_token_ratio",
+        "timing_s": "step training save_checkpoint eval",
+        "rollout/reward": "mean valid_mean std min max zero_frac",
+        "rollout/advantage": "mean std min max n_positive n_negative",
+        "analysis": "batch_completion_ratio batch_valid_ratio zero_adv_groups zero_adv_nonzero_reward "
+        "zero_adv_zero_reward reward_variance_across_groups mean_group_reward_spread",
+    }.items()
+    for name in names.split()
+}
 
 
 def check_step(metrics: dict[str, float], rollouts: list[dict[str, Any]]) -> None:
@@ -75,8 +111,18 @@ def check_step(metrics: dict[str, float], rollouts: list[dict[str, Any]]) -> Non
     assert metrics["rollout/advantage/n_positive"] == sum(each > 0 for each in advantages)
     assert metrics["rollout/advantage/max"] == pytest.approx(max(advantages))
     assert metrics["analysis/zero_adv_groups"] == sum(not pstdev(group) for group in groups.values())
-    assert metrics["training/num_trajectories"] == 4
+    assert metrics["training/num_trajectories"] == metrics["training/num_datums"] == 4  # the turns are one conversation
+    whole = [sum(each["turns"][-1]["usage"][of] for of in ("prompt_tokens", "completion_tokens")) for each in rollouts]
+    assert metrics["training/total_tokens"] == sum(whole)
     assert metrics["training/trainable_token_positions"] == sum(responses)
+    assert metrics["training/nontrainable_token_positions"] == sum(whole) - sum(responses)
+    assert metrics["training/trainable_token_ratio"] == pytest.approx(sum(responses) / sum(whole))
+    assert metrics["training/action_tokens_mean"] == pytest.approx(sum(responses) / 4)
+    assert metrics["training/obs_tokens_mean"] == pytest.approx((sum(whole) - sum(responses)) / 4)
+    prompts = [turn["usage"]["prompt_tokens"] for each in rollouts for turn in each["turns"]]
+    assert metrics["rollout/tokens/prompt_mean"] == pytest.approx(fmean(prompts))
+    assert metrics["rollout/logprob/nz_std"] == pytest.approx(pstdev(logprobs))
+    assert (metrics["rollout/logprob/zero_count"], metrics["training/num_groups"]) == (0, 2)
 
 
 def check_validation(metrics: dict[str, float], rollouts: list[dict[str, Any]]) -> None:
@@ -89,6 +135,17 @@ def check_validation(metrics: dict[str, float], rollouts: list[dict[str, Any]]) 
         assert metrics[f"val/reward/pass_at_{k}"] == pytest.approx(fmean(at))
         assert metrics[f"val/reward/pass_power_{k}"] == pytest.approx(fmean(power))
     assert metrics["val/reward/num_prompts"] == 5
+    within = {
+        "mean": [fmean(group) for group in groups.values()],
+        "min": [min(group) for group in groups.values()],
+        "max": [max(group) for group in groups.values()],
+        "std": [pstdev(group) for group in groups.values()],
+    }
+    for name, numbers in within.items():
+        assert metrics[f"val/reward/{name}_within_groups"] == pytest.approx(fmean(numbers))
+    rewards = [reward for group in groups.values() for reward in group]
+    assert metrics["val/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
+    assert metrics["val/reward/failed_rollouts"] == sum(reward < 1 for reward in rewards)
 
 
 def check_outputs(aws: AWS, job: dict[str, Any], found: list[dict[str, Any]]) -> None:

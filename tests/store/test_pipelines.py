@@ -57,6 +57,16 @@ def test_an_execution_is_begun_once_for_a_token(any_database: Address) -> None:
     with_store(any_database, body)
 
 
+def test_a_reset_leaves_no_execution_behind(any_database: Address) -> None:
+    async def body(store: Store) -> None:
+        await store.write(("", ""), create_execution, an_execution())
+        await store.reset()
+        assert await store.write(("", ""), executions_under_way) == []
+        assert await store.read(find_execution, an_execution().arn) is None
+
+    with_store(any_database, body)
+
+
 def test_an_execution_comes_back_as_it_was_stored_also_after_a_restart(any_database: Address) -> None:
     step = Step("s", StepStatus.FAILED, 6, 7, "why", {"job": {"arn": "arn"}})
     ended = replace(an_execution().with_step(step, 8), status=ExecutionStatus.FAILED, failure_reason="because")
