@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.commands.endpoint import add_endpoint_option, ask_server, endpoint_of, place_of
+from emulator.commands.endpoint import add_endpoint_option, ask_server, endpoint_of, place_of, set_agent_environment
 from emulator.offline.environment import Place
 from emulator.terminal import prepare_output, visible
 
@@ -92,15 +91,14 @@ def _check(given: argparse.Namespace) -> int:
 async def _checked(target: str, place: Place, given: argparse.Namespace) -> dict[str, Any]:
     """Wait for an agent, and do one rollout, which counts for no job. Raises Refused."""
     from emulator.commands.rollout_runtime import running_runtime
-    from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, agent_environment, find_agent
+    from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, find_agent
     from emulator.trainer.dispatch import Dispatcher, Limits
     from emulator.trainer.rollouts import Rollout, Row
     from emulator.trainer.runtime import RuntimeGone
 
     found: dict[str, Any] = {"agent": target, "healthy": False, "failure": None}
     job = f"arn:aws:sagemaker:{place.region}:{place.account}:job/AgentRFT/check-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    environment = agent_environment(place.url, place.region, os.environ)
-    os.environ.update(environment)
+    environment = set_agent_environment(place.url, place.region)
     try:
         agent = find_agent(target, AgentContext(environment, given.timeout, _show))
         async with running_runtime(place.url, given.wait) as runtime:

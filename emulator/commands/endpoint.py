@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from emulator.commands import Refused
-from emulator.offline.environment import Place, credentials
+from emulator.offline.environment import Place, credentials, no_proxy
 from emulator.settings import Settings, is_loopback
 
 #: Seconds that a server gets to say what it is.
@@ -69,3 +69,12 @@ def place_of(url: str, settings: Settings, told: Mapping[str, Any] | None = None
     if told is None:
         return place
     return replace(place, region=told.get("region") or place.region, account=told.get("account") or place.account)
+
+
+def set_agent_environment(url: str, region: str) -> Mapping[str, str]:
+    """Have agents that are functions of this process find the runtime; what those in others need."""
+    from emulator.trainer.agents import agent_environment
+
+    found = {**agent_environment(url, region, os.environ), **no_proxy(os.environ)}
+    os.environ.update(found)
+    return found

@@ -114,6 +114,7 @@ class _Run:
         """Start an emulator in this process. Raises Refused."""
         from emulator.inference.model_server import ModelServerError
         from emulator.logs import configure_logging
+        from emulator.offline.environment import client_variables, set_variables
         from emulator.server import CannotListen
         from emulator.settings import InvalidSetting
         from emulator.store import DatabaseError
@@ -122,11 +123,14 @@ class _Run:
         configure_logging(self._settings)
         try:
             thread = ServerThread(self._settings)
+            place = place_of(thread.server.url, self._settings)
+            # Jobs and their agents run in this process: they, too, find the emulator in place of AWS.
+            set_variables(client_variables(place, os.environ))
             await asyncio.to_thread(thread.start)
         except (CannotListen, DatabaseError, InvalidSetting, ModelServerError) as error:
             raise Refused(str(error)) from None
         self._thread = thread
-        return place_of(thread.server.url, self._settings)
+        return place
 
     async def _run(self, command: list[str], place: Place) -> int:
         """The program, behind its proxy."""

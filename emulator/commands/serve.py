@@ -11,6 +11,7 @@ import resource
 import sys
 
 from emulator.commands import Refused, add_config_option, read_settings
+from emulator.commands.endpoint import set_agent_environment
 from emulator.settings import (
     ENVIRONMENT_PREFIX,
     InvalidSetting,
@@ -90,6 +91,8 @@ def _serve(settings: Settings) -> int:
     allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
     try:
         server = Server(settings)
+        if settings.agents:  # functions of this process find the runtime, and not AWS
+            set_agent_environment(server.url, settings.region)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
 
             def started() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,15 @@ def client_variables(
     if configuration is not None:
         variables["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(configuration)
     return variables
+
+
+def set_variables(given: Mapping[str, str | None]) -> None:
+    """Have this process's variables so; None: not set."""
+    for name, value in given.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def enclosing_variables(proxy: str, bundle: Path) -> dict[str, str]:
