@@ -41,15 +41,19 @@ def default_url(settings: Settings) -> str:
 
 def checked_url(url: str) -> str:
     """A URL of an emulator on this machine, without a slash at its end. Raises Refused."""
-    try:
-        parts = urlsplit(url)
-        is_ours = parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.path.strip("/")
-        _ = parts.port
-    except ValueError:
-        is_ours = False
-    if not is_ours:
+    if not is_local_url(url):
         raise Refused(f"--endpoint: {url!r} is not http://127.0.0.1:PORT or another address of this machine")
     return url.rstrip("/")
+
+
+def is_local_url(url: str) -> bool:
+    """Whether an emulator on this machine may have this URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.path.strip("/")
 
 
 def ask_server(url: str) -> Mapping[str, Any] | None:
