@@ -1,7 +1,7 @@
 """AWS's configuration file for a program: the profiles of its user by their names, and nothing of what they hold.
 
-A script may ask for one (`boto3.Session(profile_name="prod")`). Its keys would be a person's, and to find them a program
-could be run (`credential_process`), or a token renewed (SSO).
+A script may ask for one (`boto3.Session(profile_name="prod")`). Its keys would be a person's, and to find them a
+program could be run (`credential_process`), or a token renewed (SSO).
 """
 
 from __future__ import annotations

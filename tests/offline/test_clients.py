@@ -94,11 +94,13 @@ def test_a_file_of_profiles_that_cannot_be_read_is_as_good_as_none(tmp_path: Pat
         "import httpx2; print(httpx2.get('{url}').json()['object'])",
         "import json, urllib.request as u; print(json.load(u.urlopen('{url}'))['object'])",
         "import boto3; print(boto3.client('sts').get_caller_identity() and 'list')",
-        "import aiohttp, asyncio\n"
-        "async def main():\n"
-        "    async with aiohttp.ClientSession(trust_env=True) as session, session.get('{url}') as answer:\n"
-        "        print((await answer.json())['object'])\n"
-        "asyncio.run(main())",
+        (
+            "import aiohttp, asyncio\n"
+            "async def main():\n"
+            "    async with aiohttp.ClientSession(trust_env=True) as session, session.get('{url}') as answer:\n"
+            "        print((await answer.json())['object'])\n"
+            "asyncio.run(main())"
+        ),
     ],
     ids=["requests", "httpx2", "urllib", "boto3", "aiohttp"],
 )

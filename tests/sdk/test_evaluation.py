@@ -53,14 +53,8 @@ def test_an_execution_is_found_again_by_its_arn(run: Run) -> None:
 
 def test_the_results_are_those_of_the_rollouts(run: Run) -> None:
     job = run.report["base_model"]["execution"]["steps"]["EvaluateBaseModel"]["job"]
-    rewards = [each["rewards"][0] for each in run.trajectories(job)]
-    body = run.client("s3").get_object(Bucket="evaluation-data", Key="base/eval-results.json")["Body"]
-    results = json.loads(body.read())
-    assert results["eval/reward/mean"] == pytest.approx(recomputed.mean(rewards))
-    assert results["eval/reward/std"] == pytest.approx(recomputed.deviation(rewards))
-    assert results["eval/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
-    assert results["eval/reward/pass_at_1"] == pytest.approx(recomputed.mean([reward >= 1 for reward in rewards]))
-    assert (results["eval/reward/num_prompts"], results["eval/reward/rollouts_per_prompt"]) == (4, 4)
+    results = check_results(run, "base", job)
+    assert results == read(run, "base/eval-results.json")
 
 
 def test_the_metrics_in_mlflow_and_the_lineage_are_those_of_the_evaluation(run: Run) -> None:
@@ -83,6 +77,7 @@ def test_a_trained_model_is_evaluated_beside_its_base(run: Run) -> None:
     assert {step["status"] for step in execution["steps"].values()} == {"Succeeded"}
     for step in ("EvaluateBaseModel", "EvaluateFineTunedModel"):
         check_evaluation(run, execution["steps"][step]["job"])
+        check_results(run, "comparison", execution["steps"][step]["job"])
     config = describe(run, execution["steps"]["EvaluateFineTunedModel"]["job"])
     assert config["ModelPackageConfig"] == {"InputModelPackageArn": found["package"]}
 
@@ -104,6 +99,23 @@ def describe(run: Run, arn: str) -> dict[str, Any]:
     job = run.client("sagemaker").describe_job(JobName=name, JobCategory="AgentRFTEvaluation")
     document: dict[str, Any] = json.loads(job["JobConfigDocument"])
     return document
+
+
+def read(run: Run, key: str) -> Any:
+    """An object of JSON."""
+    return json.loads(run.client("s3").get_object(Bucket="evaluation-data", Key=key)["Body"].read())
+
+
+def check_results(run: Run, folder: str, arn: str) -> Any:
+    """A job's own results, which are those of its rollouts."""
+    results = read(run, f"{folder}/{arn.rpartition('/')[2]}/eval-results.json")
+    rewards = [each["rewards"][0] for each in run.trajectories(arn)]
+    assert results["eval/reward/mean"] == pytest.approx(recomputed.mean(rewards))
+    assert results["eval/reward/std"] == pytest.approx(recomputed.deviation(rewards))
+    assert results["eval/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
+    assert results["eval/reward/pass_at_1"] == pytest.approx(recomputed.mean([reward >= 1 for reward in rewards]))
+    assert (results["eval/reward/num_prompts"], results["eval/reward/rollouts_per_prompt"]) == (4, 4)
+    return results
 
 
 def check_evaluation(run: Run, arn: str) -> None:
