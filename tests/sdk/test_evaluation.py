@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environments import program
 from tests.sdk import recomputed
 from tests.sdk.conftest import Run, ran
 
 FUNCTION = "arn:aws:lambda:us-west-2:123456789012:function"
 AGENTS = (
-    f"{FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
-    f"{FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
+    f"--agent={FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
+    f"--agent={FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
 )
 
 pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a busy machine
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The script, after its end."""
-    python = str(program("sagemaker", "python"))
-    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS, mlflow_python=python) as run:
+    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), *AGENTS) as run:
         yield run
 
 
