@@ -2,7 +2,8 @@
 
 * Its Host must be loopback's or the configured one. Against DNS rebinding: a web page can lead its own name to this
   machine, but not change what the browser then calls us. A server that listens to other machines has more names
-  than it knows: there any address will do, and any name that nobody can register.
+  than it knows: there any address will do, and any name that nobody can register. So will the names of SageMaker's
+  MLflow, by which clients behind the proxy of `job-runtime-local run` ask: whoever leads those here is no web page.
 * Its Origin, if it has one, must be that Host, and Sec-Fetch-Site must not say cross-site: no other web site's page.
 * With `--auth strict`, a server that listens to other machines answers loopback only: what is captured must not be
   had more easily than it was sent.
@@ -23,6 +24,7 @@ from emulator.settings import Settings, is_loopback
 
 #: Names under these cannot be registered by anyone: RFC 6761, RFC 6762, ICANN's `internal`.
 _PRIVATE_DOMAINS = frozenset({"internal", "local", "localhost", "test"})
+_MLFLOW = re.compile(r"mlflow\.sagemaker\.[a-z0-9-]+\.app\.aws|[a-z0-9-]+\.experiments\.sagemaker\.aws")
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::[0-9]*)?", re.ASCII)
 
 
@@ -56,7 +58,7 @@ def _is_our_name(host: str, settings: Settings) -> bool:
     if match is None:
         return False
     name = (match[1] or match[2]).lower()
-    if is_loopback(name) or name == settings.host.lower():
+    if is_loopback(name) or name == settings.host.lower() or _MLFLOW.fullmatch(name):
         return True
     if is_loopback(settings.host):
         return False

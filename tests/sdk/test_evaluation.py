@@ -80,6 +80,21 @@ def test_a_trained_model_is_evaluated_beside_its_base(run: Run) -> None:
     assert config["ModelPackageConfig"] == {"InputModelPackageArn": found["package"]}
 
 
+def test_a_trained_model_is_evaluated_alone(run: Run) -> None:
+    found = run.report["comparison"]
+    steps = found["tuned"]["steps"]
+    assert (found["tuned"]["status"], "EvaluateBaseModel" in steps) == ("Succeeded", False)
+    job = steps["EvaluateFineTunedModel"]["job"]
+    check_evaluation(run, job)
+    check_results(run, "tuned", job)
+    assert describe(run, job)["ModelPackageConfig"] == {"InputModelPackageArn": found["package"]}
+
+
+def test_models_are_listed(run: Run) -> None:
+    assert "huggingface-reasoning-qwen3-4b" in str(run.report["choices"]["models"])
+    assert run.report["choices"]["runtimes"] == []
+
+
 def test_a_failing_agent_fails_the_evaluation_and_says_why(run: Run) -> None:
     execution = run.report["failing"]["execution"]
     assert execution["status"] == "Failed"
@@ -88,6 +103,7 @@ def test_a_failing_agent_fails_the_evaluation_and_says_why(run: Run) -> None:
 
 def test_executions_are_listed(run: Run) -> None:
     arns = [run.report[name]["execution"]["arn"] for name in ("base_model", "comparison", "failing")]
+    arns.append(run.report["comparison"]["tuned"]["arn"])
     assert run.report["listed"] == sorted(arns)
 
 

@@ -194,4 +194,6 @@ def test_jobs_are_listed_by_every_filter(run: Run) -> None:
         "failed": ["failing"],
         "of the last hour": sorted(names),
         "before": [],
+        "changed in the last hour": sorted(names),
+        "changed before": [],
     }
