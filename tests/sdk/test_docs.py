@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.inference.child import free_port
 from tests.clients.environments import program
 from tests.sdk import ROOT
 from tests.sdk.conftest import variables
@@ -44,3 +46,26 @@ def test_from_an_empty_folder_to_a_job_that_has_completed(tmp_path: Path) -> Non
     assert done.stdout.splitlines()[-1].startswith("Completed {'BatchSize': 2, 'CurrentStep': 2, 'MaxSteps': 2")
     assert "Training Metrics" in done.stdout
     assert ("refused" in done.stderr, left(tmp_path)) == (False, [])
+
+
+@pytest.mark.timeout(120)
+def test_a_job_of_a_document(tmp_path: Path) -> None:
+    (tmp_path / "my_agent.py").write_text(shown("py"))
+    (tmp_path / "document.json").write_text(shown("json"))
+    rows = [json.dumps({"prompt": f"What is {number} * 7?", "answer": str(number * 7)}) for number in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    environment = variables(tmp_path) | {
+        "PATH": os.pathsep.join(
+            [str(program("awscli", "aws").parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
+        "JOB_RUNTIME_LOCAL_PORT": str(free_port()),
+        "AWS_PAGER": "",
+    }
+    script = f"set -e; trap 'kill $!' EXIT\n{shown('sh', -1)}"
+    done = subprocess.run(
+        enclosed(["bash", "-c", script]),
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].split()[1:3] == ["AgentRFT", "Completed"]
+    assert left(tmp_path) == []
