@@ -48,12 +48,14 @@ def hosts() -> dict[str, Any]:
 
 
 def benchmark() -> dict[str, Any]:
-    """Evaluate with a benchmark, which SageMaker does in a container."""
+    """Evaluate with a benchmark, which SageMaker does in a container. There is no MLflow app: the SDK makes one."""
+    control = boto3.client("sagemaker")
+    for app in control.list_mlflow_apps()["Summaries"]:
+        control.delete_mlflow_app(Arn=app["Arn"])
     made = BenchMarkEvaluator(
         benchmark=get_benchmarks().MMLU,
         model="huggingface-reasoning-qwen3-4b",
         s3_output_path=f"s3://{Session().default_bucket()}/benchmark/",
-        mlflow_resource_arn=MLFLOW,
     )
     execution = made.evaluate()
     raised = None
@@ -63,7 +65,8 @@ def benchmark() -> dict[str, Any]:
         raised = str(error)
     execution.refresh()
     reasons = [step.failure_reason for step in execution.status.step_details]
-    return {"raised": raised, "status": execution.status.overall_status, "reasons": reasons}
+    apps = [app["Name"] for app in control.list_mlflow_apps()["Summaries"]]
+    return {"apps": apps, "raised": raised, "status": execution.status.overall_status, "reasons": reasons}
 
 
 def model_trainer() -> str:

@@ -51,5 +51,10 @@ def test_an_evaluation_that_needs_a_container_fails_and_says_so(run: Run) -> Non
     assert set(found["reasons"]) == {"ClientError: steps of type Training are not emulated; there are Job and Lineage"}
 
 
+def test_an_mlflow_app_is_made_where_there_is_none(run: Run) -> None:
+    (app,) = run.report["benchmark"]["apps"]
+    assert app.startswith("finetune-mlflow-")
+
+
 def test_a_training_job_in_a_container_is_completed_by_moto_at_once(run: Run) -> None:
     assert run.report["model_trainer"] == "Completed"
