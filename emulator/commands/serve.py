@@ -11,7 +11,6 @@ import resource
 import sys
 
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.commands.endpoint import set_agent_environment
 from emulator.settings import (
     ENVIRONMENT_PREFIX,
     InvalidSetting,
@@ -92,6 +91,8 @@ def _serve(settings: Settings) -> int:
     try:
         server = Server(settings)
         if settings.agents:  # functions of this process find the runtime, and not AWS
+            from emulator.commands.endpoint import set_agent_environment
+
             set_agent_environment(server.url, settings.region)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
 
