@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from emulator.admission import Admission
@@ -212,6 +213,10 @@ class ControlPlane:
 
 
 async def _answer(name: str, function: Callable[..., Awaitable[Mapping[str, Any]]], **members: Any) -> Answer:
+    known = signature(function).parameters
+    for member in members.keys() - known.keys():  # of a botocore that is newer than we are
+        if members.pop(member) is not None:
+            raise ValidationException(f"{name}: {aws_json.wire_name(name, member)} is not emulated")
     return aws_json.answer(name, await function(**members))
 
 

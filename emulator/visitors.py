@@ -2,7 +2,8 @@
 
 * Its Host must be loopback's or the configured one. Against DNS rebinding: a web page can lead its own name to this
   machine, but not change what the browser then calls us. A server that listens to other machines has more names
-  than it knows: there any address will do, and any name that nobody can register.
+  than it knows: there any address will do, and any name that nobody can register. So will the names of SageMaker's
+  MLflow, by which clients behind the proxy of `job-runtime-local run` ask: whoever leads those here is no web page.
 * Its Origin, if it has one, must be that Host, and Sec-Fetch-Site must not say cross-site: no other web site's page.
 * With `--auth strict`, a server that listens to other machines answers loopback only: what is captured must not be
   had more easily than it was sent.
@@ -12,11 +13,15 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.types import Scope
 
 from emulator.protocol.errors import AccessDeniedException
 from emulator.protocol.web_pages import is_private, name_of, refuse_other_sites
 from emulator.settings import Settings, is_loopback
+
+_MLFLOW = re.compile(r"mlflow\.sagemaker\.[a-z0-9-]+\.app\.aws|[a-z0-9-]+\.experiments\.sagemaker\.aws")
 
 
 def refuse_strangers(scope: Scope, settings: Settings) -> None:
@@ -48,6 +53,6 @@ def _is_our_name(host: str, settings: Settings) -> bool:
     name = name_of(host)
     if name is None:
         return False
-    if is_loopback(name) or name == settings.host.lower():
+    if is_loopback(name) or name == settings.host.lower() or _MLFLOW.fullmatch(name):
         return True
     return not is_loopback(settings.host) and is_private(name)

@@ -50,6 +50,19 @@ def test_a_server_for_other_machines_is_known_by_addresses_and_private_names(hos
     assert is_welcome(a_request(host), REMOTE)
 
 
+@pytest.mark.parametrize(
+    ("host", "welcome"),
+    [
+        ("mlflow.sagemaker.us-west-2.app.aws", True),
+        ("us-west-2.experiments.sagemaker.aws:443", True),
+        ("mlflow.sagemaker.us-west-2.app.aws.evil.example", False),
+        ("evil.app.aws", False),
+    ],
+)
+def test_sagemakers_mlflow_is_a_name_of_every_server(host: str, welcome: bool) -> None:
+    assert [is_welcome(a_request(host), settings) for settings in (LOOPBACK, REMOTE)] == [welcome] * 2
+
+
 @pytest.mark.parametrize("host", ["evil.example:4580", "internal.evil.example", "a@b", "[::1", "a:b:c", "", None])
 def test_but_by_no_name_that_anyone_could_register(host: str | None) -> None:
     assert not is_welcome(a_request(host), REMOTE)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.commands.endpoint import add_endpoint_option, ask_server, endpoint_of, place_of
+from emulator.commands.endpoint import add_endpoint_option, ask_server, endpoint_of, place_of, set_agent_environment
 from emulator.offline.environment import Place
 from emulator.terminal import prepare_output, visible
+
+if TYPE_CHECKING:
+    from emulator.trainer.rollouts import Row
 
 #: What an agent that was given no prompt is asked.
 PROMPT = "What is 6 * 7?"
@@ -37,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help=about, description=f"Of each agent: {about} It counts for no job.")
     check.add_argument("agent", nargs="?", metavar="AGENT", help="an ARN, or an agent (default: all that there are)")
     check.add_argument("--prompt", default=PROMPT, metavar="TEXT", help=f"(default: {PROMPT})")
+    check.add_argument("--dataset", metavar="FILE", help="ask the first row of a data set, all of it, in its place")
     check.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of the rollout (default: 60)")
     check.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="until it is ready (default: 10)")
     check.set_defaults(run=_check)
@@ -86,25 +89,38 @@ def _check(given: argparse.Namespace) -> int:
         targets = [given.agent]
     if not targets or not targets[0]:
         raise Refused(f"no agent stands for {given.agent or 'any ARN'}: `serve --agent ARN=AGENT` names one")
-    found = [asyncio.run(_checked(target, place, given)) for target in targets]
+    row = _row(given)
+    found = [asyncio.run(_checked(target, place, given, row)) for target in targets]
     prepare_output()
     for each in found:
         print(json.dumps(each) if given.json else _line(each))
     return 0 if all(each["failure"] is None for each in found) else 1
 
 
-async def _checked(target: str, place: Place, given: argparse.Namespace) -> dict[str, Any]:
+def _row(given: argparse.Namespace) -> Row:
+    """What agents are asked. Raises Refused."""
+    from emulator.trainer.datasets import DatasetError, read_dataset
+    from emulator.trainer.rollouts import Row
+
+    if given.dataset is None:
+        return Row(0, given.prompt, {"prompt": given.prompt})
+    try:
+        return read_dataset(given.dataset)[0]
+    except DatasetError as error:
+        raise Refused(str(error)) from None
+
+
+async def _checked(target: str, place: Place, given: argparse.Namespace, row: Row) -> dict[str, Any]:
     """Wait for an agent, and do one rollout, which counts for no job. Raises Refused."""
     from emulator.commands.rollout_runtime import running_runtime
-    from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, agent_environment, find_agent
+    from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, find_agent
     from emulator.trainer.dispatch import Dispatcher, Limits
-    from emulator.trainer.rollouts import Rollout, Row
+    from emulator.trainer.rollouts import Rollout
     from emulator.trainer.runtime import RuntimeGone
 
     found: dict[str, Any] = {"agent": target, "healthy": False, "failure": None}
     job = f"arn:aws:sagemaker:{place.region}:{place.account}:job/AgentRFT/check-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    environment = agent_environment(place.url, place.region, os.environ)
-    os.environ.update(environment)
+    environment = set_agent_environment(place.url, place.region)
     try:
         agent = find_agent(target, AgentContext(environment, given.timeout, _show))
         async with running_runtime(place.url, given.wait) as runtime:
@@ -114,7 +130,7 @@ async def _checked(target: str, place: Place, given: argparse.Namespace) -> dict
                 await runtime.register_job(job)
                 limits = Limits(concurrency=1, rate=None, timeout=given.timeout, retries=0)
                 dispatcher = Dispatcher(agent=agent, runtime=runtime, job_arn=job, limits=limits)
-                result = await dispatcher.run(Rollout(Row(0, given.prompt, {"prompt": given.prompt}), 0))
+                result = await dispatcher.run(Rollout(row, 0))
             finally:
                 await agent.aclose()
     except AgentFailed as error:

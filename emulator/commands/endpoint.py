@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from emulator.commands import Refused
-from emulator.offline.environment import Place, credentials
+from emulator.offline.environment import Place, credentials, no_proxy
 from emulator.settings import Settings, is_loopback
 
 #: Seconds that a server gets to say what it is.
@@ -41,15 +41,19 @@ def default_url(settings: Settings) -> str:
 
 def checked_url(url: str) -> str:
     """A URL of an emulator on this machine, without a slash at its end. Raises Refused."""
-    try:
-        parts = urlsplit(url)
-        is_ours = parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.path.strip("/")
-        _ = parts.port
-    except ValueError:
-        is_ours = False
-    if not is_ours:
+    if not is_local_url(url):
         raise Refused(f"--endpoint: {url!r} is not http://127.0.0.1:PORT or another address of this machine")
     return url.rstrip("/")
+
+
+def is_local_url(url: str) -> bool:
+    """Whether an emulator on this machine may have this URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.path.strip("/")
 
 
 def ask_server(url: str) -> Mapping[str, Any] | None:
@@ -69,3 +73,12 @@ def place_of(url: str, settings: Settings, told: Mapping[str, Any] | None = None
     if told is None:
         return place
     return replace(place, region=told.get("region") or place.region, account=told.get("account") or place.account)
+
+
+def set_agent_environment(url: str, region: str) -> Mapping[str, str]:
+    """Have agents that are functions of this process find the runtime; what those in others need."""
+    from emulator.trainer.agents import agent_environment
+
+    found = {**agent_environment(url, region, os.environ), **no_proxy(os.environ)}
+    os.environ.update(found)
+    return found

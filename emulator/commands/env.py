@@ -58,8 +58,10 @@ def _dotenv(variables: Mapping[str, str | None]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As the readers of such files agree: quotes, where there is more than what needs none."""
-    return value if shlex.quote(value) == value else json.dumps(value, ensure_ascii=False)
+    """As the readers of such files agree: where there is need of quotes, those that expand nothing."""
+    if shlex.quote(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False) if "'" in value else f"'{value}'"
 
 
 def _json(variables: Mapping[str, str | None]) -> str:

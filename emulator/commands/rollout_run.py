@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
@@ -15,13 +14,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emulator.commands import Refused
+from emulator.commands.endpoint import set_agent_environment
 from emulator.commands.rollout import GRACE
 from emulator.commands.rollout_runtime import embedded_runtime, running_runtime
 from emulator.commands.rollout_view import View, print_table
 from emulator.commands.serve import OTHER_FILES, allow_open_files
 from emulator.logs import configure_logging
 from emulator.settings import Settings
-from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, agent_environment, find_agent
+from emulator.trainer.agents import AgentContext, AgentFailed, InvalidAgent, find_agent
 from emulator.trainer.dispatch import Dispatcher, Limits, roll_out_all
 from emulator.trainer.journal import Journal, JournalError
 from emulator.trainer.payloads import InferenceParameters, Spelling
@@ -117,8 +117,7 @@ class Run:
         given, past = self._given, journal.past
         done = {(result.row, result.member) for result in past.results}
         rollouts = [Rollout(row, member) for row in self._rows for member in range(given.group_size)]
-        environment = agent_environment(runtime.endpoint, runtime.region, os.environ)
-        os.environ.update(environment)
+        environment = set_agent_environment(runtime.endpoint, runtime.region)
         with View(len(rollouts), past.results) as view:
             agent = find_agent(given.agent, AgentContext(environment, given.timeout, view.line))
             dispatcher = Dispatcher(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emulator.commands import Refused, add_config_option, read_settings
-from emulator.commands.endpoint import ask_server, checked_url, default_url, place_of
+from emulator.commands.endpoint import ask_server, checked_url, default_url, is_local_url, place_of
 from emulator.commands.serve import add_option
 from emulator.settings import Settings
 from emulator.settings_sources import setting_fields
@@ -28,8 +28,9 @@ The program gets all that `job-runtime-local env` prints, and a proxy on this ma
 hosts (*.amazonaws.com, *.aws) to the emulator, under certificates that only this program is told to believe. Every
 other host is refused, and said on standard error. A program that reads no proxy variables is not held back by this.
 
-Without --endpoint, an emulator that runs at the port of the settings is used if no option of `serve` is given; else one
-runs in this process, at a free port, as long as the program does. The exit status is the program's.
+Without --endpoint, an emulator that runs at AWS_ENDPOINT_URL or at the port of the settings is used if no option of
+`serve` is given; else one runs in this process, at a free port, as long as the program does. The exit status is the
+program's.
 """
 
 
@@ -68,12 +69,11 @@ def run(given: argparse.Namespace) -> int:
 def _running(given: argparse.Namespace, settings: Settings, has_options: bool) -> Place | None:
     """An emulator that runs, if the program is to use one. Raises Refused."""
     if given.endpoint is None:
-        url = default_url(settings)
-        told = None if has_options else ask_server(url)
-        if told is None:
-            return None
-        _say(f"using the emulator at {url}")
-        return place_of(url, settings, told)
+        for url in () if has_options else (os.environ.get("AWS_ENDPOINT_URL", "").rstrip("/"), default_url(settings)):
+            if is_local_url(url) and (told := ask_server(url)) is not None:
+                _say(f"using the emulator at {url}")
+                return place_of(url, settings, told)
+        return None
     if has_options:
         raise Refused("run: --endpoint names an emulator that runs; options of serve are for one that is started")
     url = checked_url(given.endpoint)
@@ -115,6 +115,7 @@ class _Run:
         """Start an emulator in this process. Raises Refused."""
         from emulator.inference.model_server import ModelServerError
         from emulator.logs import configure_logging
+        from emulator.offline.environment import client_variables, set_variables
         from emulator.server import CannotListen
         from emulator.settings import InvalidSetting
         from emulator.store import DatabaseError
@@ -123,11 +124,14 @@ class _Run:
         configure_logging(self._settings)
         try:
             thread = ServerThread(self._settings)
+            place = place_of(thread.server.url, self._settings)
+            # Jobs and their agents run in this process: they, too, find the emulator in place of AWS.
+            set_variables(client_variables(place, os.environ))
             await asyncio.to_thread(thread.start)
         except (CannotListen, DatabaseError, InvalidSetting, ModelServerError) as error:
             raise Refused(str(error)) from None
         self._thread = thread
-        return place_of(thread.server.url, self._settings)
+        return place
 
     async def _run(self, command: list[str], place: Place) -> int:
         """The program, behind its proxy."""
@@ -149,12 +153,16 @@ class _Run:
     def _environment(self, place: Place, proxy: str, bundle: Path) -> Mapping[str, str]:
         """The program's variables: ours, and those of this process that do not lead elsewhere."""
         from emulator.offline.environment import client_variables, enclosing_variables, sdk_configuration
+        from emulator.offline.profiles import FILES, write_profiles
 
+        profiles = self._folder / "aws.ini"
+        write_profiles(place, os.environ, profiles)
         configuration = self._folder / "sagemaker.yaml"
         configuration.write_text(sdk_configuration(place))
         variables: dict[str, str | None] = dict(os.environ)
         variables |= client_variables(place, os.environ, configuration)
         variables |= enclosing_variables(proxy, bundle)
+        variables |= dict(zip(FILES, (str(profiles), os.devnull), strict=True))
         return {name: value for name, value in variables.items() if value is not None}
 
     def _end(self, thread: ServerThread) -> None:

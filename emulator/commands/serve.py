@@ -84,6 +84,10 @@ def _serve(settings: Settings) -> int:
     allow_open_files(2 * settings.max_in_flight + OTHER_FILES)
     try:
         server = Server(settings)
+        if settings.agents:  # functions of this process find the runtime, and not AWS
+            from emulator.commands.endpoint import set_agent_environment
+
+            set_agent_environment(server.url, settings.region)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
 
             def started() -> None:

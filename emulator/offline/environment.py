@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ REMOVED = (
     "AWS_DEFAULT_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_SECURITY_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     "AWS_BEARER_TOKEN_SAGEMAKER",
 )
 
-#: Each alone wins over AWS_ENDPOINT_URL.
-_ONE_SERVICE = "AWS_ENDPOINT_URL_"
+#: Of single services: an endpoint wins over AWS_ENDPOINT_URL, a token over keys.
+_ONE_SERVICE = ("AWS_ENDPOINT_URL_", "AWS_BEARER_TOKEN_")
+
+#: What a user's AWS_CONFIG_FILE may say, and would lead past AWS_ENDPOINT_URL or not go together with it.
+_NOT = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
 
 _PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -74,6 +79,7 @@ def client_variables(
     key_id, secret = place.keys
     variables: dict[str, str | None] = {
         **dict.fromkeys(removed),
+        **dict.fromkeys(_NOT, "false"),
         "AWS_ENDPOINT_URL": place.url,
         "AWS_ACCESS_KEY_ID": key_id,
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -89,6 +95,15 @@ def client_variables(
     if configuration is not None:
         variables["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(configuration)
     return variables
+
+
+def set_variables(given: Mapping[str, str | None]) -> None:
+    """Have this process's variables so; None: not set."""
+    for name, value in given.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def enclosing_variables(proxy: str, bundle: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from emulator.protocol.answer import Answer
 from emulator.protocol.errors import SerializationException
-from emulator.protocol.service_model import digest, read_description
+from emulator.protocol.service_model import digest, read_description, snake_case
 from emulator.protocol.shapes import decode_shape, encode_shape
 
 SERVICE = "sagemaker"
@@ -65,6 +65,13 @@ def decode(operation: str, _headers: Mapping[bytes, bytes], body: bytes) -> dict
     except (ValueError, RecursionError):
         raise SerializationException("The request body is not valid JSON") from None
     return decode_shape(model.shapes, model.operations[operation]["input"]["shape"], document)
+
+
+def wire_name(operation: str, member: str) -> str:
+    """What a member of an operation's input is called on the wire."""
+    model = load_control_model()
+    members: Mapping[str, Any] = model.shapes[model.operations[operation]["input"]["shape"]]["members"]
+    return next(name for name in members if snake_case(name) == member)
 
 
 def target(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from emulator.offline.environment import REMOVED, credentials, no_proxy
+from emulator.offline.environment import REMOVED, credentials, no_proxy, set_variables
 from emulator.settings import Settings
 from emulator.testing.rollout import API_KEY
 
@@ -34,16 +34,8 @@ def variables(url: str, settings: Settings) -> dict[str, str | None]:
 def environment(given: Mapping[str, str | None]) -> Iterator[None]:
     """Have these variables so while the block runs; then all are as they were."""
     before = {name: os.environ.get(name) for name in given}
-    _set(given)
+    set_variables(given)
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(given: Mapping[str, str | None]) -> None:
-    for name, value in given.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        set_variables(before)

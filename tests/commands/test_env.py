@@ -74,3 +74,38 @@ def test_an_endpoint_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
     status, printed, error = call(tmp_path, "--endpoint", url)
     assert (status, printed) == (2, "")
     assert "is not http://127.0.0.1:PORT" in error
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_folder_of_any_name_is_named_in_every_shell(shell: str, tmp_path: Path) -> None:
+    folder = tmp_path / 'a $HOME `b` "c" \\ it\'s'
+    folder.mkdir()
+    command = (
+        f'eval "$({sys.executable} -m emulator env --write "an sdk.yaml")" && echo "$SAGEMAKER_USER_CONFIG_OVERRIDE"'
+    )
+    done = subprocess.run(
+        [shell, "-euc", command], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"{folder}/an sdk.yaml\n", "")
+
+
+def test_a_dotenv_file_is_a_shells_too(tmp_path: Path) -> None:
+    folder = tmp_path / "a $HOME b"
+    folder.mkdir()
+    (folder / ".env").write_text(env(folder, "--write", "sdk.yaml", "--format", "dotenv"))
+    command = 'set -a; . ./.env; echo "$SAGEMAKER_USER_CONFIG_OVERRIDE"'
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{folder}/sdk.yaml\n"
+
+
+def test_a_configuration_that_leads_past_the_emulator_does_not(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[default]\nignore_configured_endpoint_urls = true\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\n"
+    )
+    variables = json.loads(env(tmp_path, "--format", "json", AWS_USE_FIPS_ENDPOINT="true"))
+    source = "import boto3; print(boto3.client('s3').meta.endpoint_url, boto3.client('sts').meta.endpoint_url)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=ENVIRONMENT | variables | {"AWS_CONFIG_FILE": str(tmp_path / "config")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [variables["AWS_ENDPOINT_URL"]] * 2

@@ -161,6 +161,18 @@ def test_an_agent_that_does_not_behave_is_told_so(name: str, said: str, shell: S
     assert f"python:tests.jobs.agents:{name}  ready, but {said}" in line
 
 
+def test_an_agent_is_asked_a_row_of_its_data(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "6 * 7?", "answer": "42"}\n{"prompt": "?"}\n')
+    row = str(tmp_path / "rows.jsonl")
+    status, (line,), _ = shell("agent", "check", "python:tests.jobs.agents:wants_an_answer", "--dataset", row, "--json")
+    assert (status, json.loads(line)["reward"]) == (0, 42)
+
+
+def test_data_that_is_not_there_is_one_line(shell: Shell) -> None:
+    status, _, (line,) = shell("agent", "check", "--dataset", "nowhere.jsonl")
+    assert (status, "nowhere.jsonl" in line) == (2, True)
+
+
 def test_an_agent_that_is_not_there_is_not_ready(shell: Shell) -> None:
     status, (line,), _ = shell("agent", "check", "http://127.0.0.1:9/rollout", "--wait", "0.1")
     assert status == 1

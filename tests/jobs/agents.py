@@ -45,6 +45,14 @@ def good(request: dict[str, Any]) -> None:
     client.update_reward(**rollout, Rewards=[float(member % 2)])
 
 
+def wants_an_answer(request: dict[str, Any]) -> None:
+    """Is rewarded with the answer of its row."""
+    client, rollout = _runtime(request)
+    _ask(client, rollout, [{"role": "user", "content": request["prompt"]}])
+    client.complete_rollout(**rollout)
+    client.update_reward(**rollout, Rewards=[float(request["instance"]["answer"])])
+
+
 def signals_failure(request: dict[str, Any]) -> None:
     """Seals as failed."""
     client, rollout = _runtime(request)

@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import textwrap
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,20 @@ AWS = """
     found.append(requests.post(url, json=body, headers=headers).json()["object"])
     found.append(requests.post(url.replace("https", "http"), json=body, headers=headers).json()["object"])
     print(json.dumps(found))
+"""
+#: Creates a job.
+A_JOB = """
+        from tests.jobs.conftest import ROLE, training
+
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        rows = "".join(json.dumps({"prompt": f"{n}?"}) + "\\n" for n in range(5))
+        s3.put_object(Bucket="bucket", Key="train.jsonl", Body=rows.encode())
+        boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="out")
+        boto3.client("sagemaker").create_job(
+            JobName="a-job", RoleArn=ROLE, JobCategory="AgentRFT", JobConfigSchemaVersion="1.0.0",
+            JobConfigDocument=json.dumps(training()),
+        )
 """
 FOUND = ["123456789012"] * 3 + ["a-bucket", "chat.completion", "chat.completion"]
 
@@ -257,23 +272,48 @@ def test_a_second_signal_while_a_program_hesitates_reaches_it_too(tmp_path: Path
 def test_a_job_that_is_not_over_is_named(tmp_path: Path) -> None:
     done = run(
         tmp_path,
-        """
+        f"""
         import boto3, json
-        from tests.jobs.conftest import ROLE, training
-
-        s3 = boto3.client("s3")
-        s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
-        rows = "".join(json.dumps({"prompt": f"{n}?"}) + "\\n" for n in range(5))
-        s3.put_object(Bucket="bucket", Key="train.jsonl", Body=rows.encode())
-        boto3.client("sagemaker").create_job(
-            JobName="a-job", RoleArn=ROLE, JobCategory="AgentRFT", JobConfigSchemaVersion="1.0.0",
-            JobConfigDocument=json.dumps(training()),
-        )
+        {A_JOB}
         """,
         *MEMORY, "--agent", "http://127.0.0.1:9/rollout",
     )  # fmt: skip
     assert done.returncode == 0
     assert "job-runtime-local: job a-job is not over; it is lost, as nothing is on disk" in done.stderr.splitlines()
+
+
+def test_agents_in_the_emulators_own_process_find_it_and_not_aws(tmp_path: Path) -> None:
+    (tmp_path / "my_agent.py").write_text(
+        textwrap.dedent("""
+            import boto3, json
+
+            def roll_out(request):
+                boto3.client("s3").put_object(Bucket="bucket", Key="seen", Body=b"")
+                runtime = boto3.client("sagemakerjobruntime")
+                names = {"JobArn": request["metadata"]["jobArn"], "TrajectoryId": request["metadata"]["rolloutId"]}
+                runtime.sample(**names, Body=json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode())
+                runtime.complete_rollout(**names)
+                runtime.update_reward(**names, Rewards=[1.0])
+        """)
+    )
+    # Where whoever calls the command is led; nothing is there.
+    nobody = "http://127.0.0.1:9"
+    elsewhere = {"AWS_ENDPOINT_URL": nobody, "AWS_ENDPOINT_URL_S3": nobody, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
+    done = run(
+        tmp_path,
+        f"""
+        import boto3, json, time
+        {A_JOB}
+        names = {{"JobName": "a-job", "JobCategory": "AgentRFT"}}
+        while (job := boto3.client("sagemaker").describe_job(**names))["JobStatus"] == "InProgress":
+            time.sleep(0.1)
+        print(job["JobStatus"], job.get("FailureReason"))
+        s3.head_object(Bucket="bucket", Key="seen")
+        """,
+        *MEMORY, "--mlflow", "off", "--agent", "python:my_agent:roll_out",
+        environment=elsewhere,
+    )  # fmt: skip
+    assert done.stdout == "Completed \n", done.stderr
 
 
 def test_ctrl_c_on_a_terminal_reaches_the_program_once(tmp_path: Path) -> None:

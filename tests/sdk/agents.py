@@ -7,9 +7,6 @@ from typing import Any
 
 from tests.sdk import lambda_function
 
-#: Set when agents that wait shall end.
-GO = threading.Event()
-
 
 def arithmetic(request: dict[str, Any]) -> None:
     """The Lambda function, in the emulator's process."""
@@ -21,5 +18,5 @@ def never_samples(_request: dict[str, Any]) -> None:
 
 
 def waits(_request: dict[str, Any]) -> None:
-    """Is busy until the test ends."""
-    GO.wait(300)
+    """Is busy for longer than anybody waits."""
+    threading.Event().wait(300)

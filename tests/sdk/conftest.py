@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,31 +19,19 @@ from emulator.settings import Settings
 from emulator.testing import running_server
 from tests.clients.environments import client_variables, program
 from tests.clients.rollouts import REGION
-from tests.sdk import agents
+from tests.sdk import ROOT
+from tests.sdk.guarded import guarded, left
+from tests.sdk.loopback import enclosed, place
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
-#: The SDK's own settings: no telemetry, and a bucket that it need not ask STS for at an address that it has built in.
-_CONFIG = """\
-SchemaVersion: '1.0'
-SageMaker:
-  PythonSDK:
-    Modules:
-      TelemetryOptOut: true
-      Session:
-        DefaultS3Bucket: sagemaker-us-west-2-123456789012
-"""
+#: Seconds that MLflow gets to start, when it is first asked.
+MLFLOW_START = 120
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _credentials() -> Iterator[None]:
-    """Functions of this process call the runtime with them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in client_variables().items():
-            if name.startswith("AWS_"):
-                patch.setenv(name, value)
-        yield
+@pytest.fixture(autouse=True, params=[place()])
+def _place() -> None:
+    """Says in each test's name what keeps its programs from the network."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Run:
 
     def get(self, path: str, **parameters: str | int) -> Any:
         """A document of the emulator's own API."""
-        answer = httpx2.get(f"{self.url}/_emulator/{path}", params=parameters)
+        answer = httpx2.get(f"{self.url}/_emulator/{path}", params=parameters, timeout=MLFLOW_START)
         answer.raise_for_status()
         return answer.json()
 
@@ -85,41 +74,32 @@ class Run:
 
 
 @contextmanager
-def ran(script: str, folder: Path, **settings: Any) -> Iterator[Run]:
-    """A script of this folder, after it has ended, and while its server still runs."""
-    report, notes = folder / "report.json", folder / "left.json"
-    given: dict[str, Any] = {
-        "port": 0,
-        "database": str(folder / "emulator.db"),
-        "model": f"scripted:{ROOT}/examples/arithmetic_model.yaml",
-    }
-    with running_server(Settings(**(given | settings))) as server:
-        try:
-            done = subprocess.run(
-                command(script, notes, report), cwd=folder, env=variables(server.url, folder),
-                capture_output=True, text=True, check=False, timeout=280,
-            )  # fmt: skip
-        finally:
-            agents.GO.set()
-        assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
-        yield Run(server.url, json.loads(report.read_text()), json.loads(notes.read_text()))
+def ran(script: str, folder: Path, *options: str, beside: str | None = None, mlflow: bool = True) -> Iterator[Run]:
+    """A script of this folder after it has ended under `job-runtime-local run`, and a server that has what it left.
+
+    `beside`: an example that serves HTTP meanwhile, at APP.
+    """
+    report, database = folder / "report.json", folder / "emulator.db"
+    python = str(program("sagemaker", "python"))
+    model = f"scripted:{ROOT}/examples/arithmetic_model.yaml"
+    found = ["--mlflow-python", python] if mlflow else ["--mlflow", "off"]
+    command = [sys.executable, "-m", "emulator", "run", "--database", str(database), "--model", model, *found, *options]
+    command += ["--", python, str(HERE / script), str(report)]
+    if beside is not None:
+        command = [sys.executable, "-m", "tests.sdk.with_app", beside, str(folder), *command]
+    done = subprocess.run(
+        enclosed(command), cwd=folder, env=variables(folder),
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
+    assert "refused" not in done.stderr, done.stderr[-8000:]
+    settings = Settings(port=0, database=str(database), model=model, mlflow_python=python)
+    with running_server(settings) as server:
+        yield Run(server.url, json.loads(report.read_text()), left(folder))
 
 
-def command(script: str, notes: Path, report: Path) -> list[str]:
-    """What runs a script of this folder under the guard."""
-    return [str(program("sagemaker", "python")), "-m", "tests.sdk.guarded", str(notes), str(HERE / script), str(report)]
-
-
-def variables(url: str, folder: Path) -> dict[str, str]:
-    """The environment of a script whose AWS is at `url`. Writes the SDK's configuration file."""
-    config = folder / "config.yaml"
-    config.write_text(_CONFIG)
-    found = client_variables() | {
-        "PYTHONPATH": str(ROOT),
-        "AWS_ENDPOINT_URL": url,
-        "RFT_RUNTIME_ENDPOINT": url,
-        "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": url,
-        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(config),
-    }
+def variables(folder: Path) -> dict[str, str]:
+    """The environment of a command in a folder: the guard, and nothing of AWS, neither keys nor a region."""
+    found = {name: value for name, value in client_variables().items() if not name.startswith("AWS_")}
     found.pop("PYTHONDONTWRITEBYTECODE", None)  # some of these packages take 20 s to compile
-    return found
+    return found | guarded(folder) | {"HOME": str(folder / "home")}

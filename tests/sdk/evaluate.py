@@ -64,7 +64,7 @@ def base_model() -> dict[str, Any]:
 
 
 def comparison() -> dict[str, Any]:
-    """Train, and evaluate what came of it beside its base."""
+    """Train, evaluate what came of it beside its base, and alone."""
     trainer = MultiTurnRLTrainer(
         model=MODEL,
         agent_env=f"{FUNCTION}:arithmetic",
@@ -79,7 +79,11 @@ def comparison() -> dict[str, Any]:
     trainer.train(wait=False).wait(poll=1)
     execution = evaluator(trainer, "comparison", evaluate_base_model=True).evaluate()
     execution.wait(poll=1)
-    return {"package": trainer.output_model_package_arn, "execution": seen(execution)}
+    package = trainer.output_model_package_arn
+    tuned = evaluator(package, "tuned", agent_config=f"{FUNCTION}:arithmetic", evaluate_base_model=False).evaluate()
+    tuned.wait(poll=1)
+    tuned.refresh()
+    return {"package": package, "execution": seen(execution), "tuned": seen(tuned)}
 
 
 def failing() -> dict[str, Any]:
@@ -92,6 +96,14 @@ def failing() -> dict[str, Any]:
         raised = str(error)
     execution.refresh()
     return {"raised": raised, "execution": seen(execution)}
+
+
+def choices() -> dict[str, Any]:
+    """What there is to choose from."""
+    return {
+        "models": MultiTurnRLEvaluator.list_supported_models(),
+        "runtimes": MultiTurnRLEvaluator.list_bedrock_agentcore_runtimes(),
+    }
 
 
 def listed() -> list[str]:
@@ -115,7 +127,7 @@ def seen(execution: EvaluationPipelineExecution) -> dict[str, Any]:
 def main(report: str) -> None:
     """Do all of it."""
     upload()
-    parts = (base_model, comparison, failing, listed)
+    parts = (base_model, comparison, failing, choices, listed)
     Path(report).write_text(json.dumps({part.__name__: part() for part in parts}))
 
 

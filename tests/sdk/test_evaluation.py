@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environments import program
 from tests.sdk import recomputed
 from tests.sdk.conftest import Run, ran
 
 FUNCTION = "arn:aws:lambda:us-west-2:123456789012:function"
 AGENTS = (
-    f"{FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
-    f"{FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
+    f"--agent={FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
+    f"--agent={FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
 )
 
 pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a busy machine
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The script, after its end."""
-    python = str(program("sagemaker", "python"))
-    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), agents=AGENTS, mlflow_python=python) as run:
+    with ran("evaluate.py", tmp_path_factory.mktemp("evaluate"), *AGENTS) as run:
         yield run
 
 
@@ -53,14 +51,8 @@ def test_an_execution_is_found_again_by_its_arn(run: Run) -> None:
 
 def test_the_results_are_those_of_the_rollouts(run: Run) -> None:
     job = run.report["base_model"]["execution"]["steps"]["EvaluateBaseModel"]["job"]
-    rewards = [each["rewards"][0] for each in run.trajectories(job)]
-    body = run.client("s3").get_object(Bucket="evaluation-data", Key="base/eval-results.json")["Body"]
-    results = json.loads(body.read())
-    assert results["eval/reward/mean"] == pytest.approx(recomputed.mean(rewards))
-    assert results["eval/reward/std"] == pytest.approx(recomputed.deviation(rewards))
-    assert results["eval/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
-    assert results["eval/reward/pass_at_1"] == pytest.approx(recomputed.mean([reward >= 1 for reward in rewards]))
-    assert (results["eval/reward/num_prompts"], results["eval/reward/rollouts_per_prompt"]) == (4, 4)
+    results = check_results(run, "base", job)
+    assert results == read(run, "base/eval-results.json")
 
 
 def test_the_metrics_in_mlflow_and_the_lineage_are_those_of_the_evaluation(run: Run) -> None:
@@ -83,8 +75,24 @@ def test_a_trained_model_is_evaluated_beside_its_base(run: Run) -> None:
     assert {step["status"] for step in execution["steps"].values()} == {"Succeeded"}
     for step in ("EvaluateBaseModel", "EvaluateFineTunedModel"):
         check_evaluation(run, execution["steps"][step]["job"])
+        check_results(run, "comparison", execution["steps"][step]["job"])
     config = describe(run, execution["steps"]["EvaluateFineTunedModel"]["job"])
     assert config["ModelPackageConfig"] == {"InputModelPackageArn": found["package"]}
+
+
+def test_a_trained_model_is_evaluated_alone(run: Run) -> None:
+    found = run.report["comparison"]
+    steps = found["tuned"]["steps"]
+    assert (found["tuned"]["status"], "EvaluateBaseModel" in steps) == ("Succeeded", False)
+    job = steps["EvaluateFineTunedModel"]["job"]
+    check_evaluation(run, job)
+    check_results(run, "tuned", job)
+    assert describe(run, job)["ModelPackageConfig"] == {"InputModelPackageArn": found["package"]}
+
+
+def test_models_are_listed(run: Run) -> None:
+    assert "huggingface-reasoning-qwen3-4b" in str(run.report["choices"]["models"])
+    assert run.report["choices"]["runtimes"] == []
 
 
 def test_a_failing_agent_fails_the_evaluation_and_says_why(run: Run) -> None:
@@ -95,6 +103,7 @@ def test_a_failing_agent_fails_the_evaluation_and_says_why(run: Run) -> None:
 
 def test_executions_are_listed(run: Run) -> None:
     arns = [run.report[name]["execution"]["arn"] for name in ("base_model", "comparison", "failing")]
+    arns.append(run.report["comparison"]["tuned"]["arn"])
     assert run.report["listed"] == sorted(arns)
 
 
@@ -104,6 +113,23 @@ def describe(run: Run, arn: str) -> dict[str, Any]:
     job = run.client("sagemaker").describe_job(JobName=name, JobCategory="AgentRFTEvaluation")
     document: dict[str, Any] = json.loads(job["JobConfigDocument"])
     return document
+
+
+def read(run: Run, key: str) -> Any:
+    """An object of JSON."""
+    return json.loads(run.client("s3").get_object(Bucket="evaluation-data", Key=key)["Body"].read())
+
+
+def check_results(run: Run, folder: str, arn: str) -> Any:
+    """A job's own results, which are those of its rollouts."""
+    results = read(run, f"{folder}/{arn.rpartition('/')[2]}/eval-results.json")
+    rewards = [each["rewards"][0] for each in run.trajectories(arn)]
+    assert results["eval/reward/mean"] == pytest.approx(recomputed.mean(rewards))
+    assert results["eval/reward/std"] == pytest.approx(recomputed.deviation(rewards))
+    assert results["eval/reward/succeeded_rollouts"] == sum(reward >= 1 for reward in rewards)
+    assert results["eval/reward/pass_at_1"] == pytest.approx(recomputed.mean([reward >= 1 for reward in rewards]))
+    assert (results["eval/reward/num_prompts"], results["eval/reward/rollouts_per_prompt"]) == (4, 4)
+    return results
 
 
 def check_evaluation(run: Run, arn: str) -> None:

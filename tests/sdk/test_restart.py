@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.sdk import recomputed
-from tests.sdk.conftest import ROOT, Run, command, variables
+from tests.clients.environments import program
+from tests.sdk import ROOT, recomputed
+from tests.sdk.conftest import HERE, Run, variables
+from tests.sdk.guarded import left
 from tests.serving import serving
 
 STEPS = 20
@@ -22,15 +25,20 @@ def test_a_script_that_waits_sees_its_job_go_on_after_a_kill(tmp_path: Path, mon
     monkeypatch.setenv("JOB_RUNTIME_LOCAL_AGENTS", "python:tests.sdk.agents:arithmetic")
     monkeypatch.setenv("JOB_RUNTIME_LOCAL_MLFLOW", "off")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    database, log, report, notes = (tmp_path / name for name in ("emulator.db", "log", "report.json", "left.json"))
+    database, log, report = (tmp_path / name for name in ("emulator.db", "log", "report.json"))
     model = f"scripted:{ROOT}/examples/arithmetic_model.yaml"
     with serving(database, model, log=log, durability="full") as first:
+        shown = subprocess.run(
+            [sys.executable, "-m", "emulator", "env", "--endpoint", first.url, "--format", "json"],
+            cwd=tmp_path, capture_output=True, check=True,
+        )  # fmt: skip
+        told = {**json.loads(shown.stdout), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         port = int(first.url.rpartition(":")[2])
         with (tmp_path / "output").open("w") as output:
             script = subprocess.Popen(
-                command("patient.py", notes, report),
+                [str(program("sagemaker", "python")), str(HERE / "patient.py"), str(report)],
                 cwd=tmp_path,
-                env=variables(first.url, tmp_path),
+                env=variables(tmp_path) | told,
                 stdout=output,
                 stderr=output,
             )
@@ -40,7 +48,7 @@ def test_a_script_that_waits_sees_its_job_go_on_after_a_kill(tmp_path: Path, mon
             first.kill()
             with serving(database, model, log=log, durability="full", port=port) as second:
                 assert script.wait(200) == 0, (tmp_path / "output").read_text()[-4000:]
-                run = Run(second.url, json.loads(report.read_text()), json.loads(notes.read_text()))
+                run = Run(second.url, json.loads(report.read_text()), left(tmp_path))
                 _check(run)
         finally:
             script.kill()

@@ -1,33 +1,19 @@
-"""`job-runtime-local run --` around a script of the SDK's user, where the only network is loopback."""
+"""The shortest script of the SDK's user under `job-runtime-local run`: nothing is set up, MLflow is off."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.environments import client_variables
-from tests.sdk.conftest import ROOT, command
-from tests.sdk.loopback import enclosed
+from tests.sdk.conftest import ran
 
 
 @pytest.mark.timeout(300)
 def test_the_shortest_script_trains_without_a_network_and_without_a_set_up(tmp_path: Path) -> None:
-    report, notes = tmp_path / "report.json", tmp_path / "left.json"
-    options = ["--model", f"scripted:{ROOT}/examples/arithmetic_model.yaml", "--mlflow", "off"]
-    script = command("defaults.py", notes, report)
-    variables = client_variables() | {"PYTHONPATH": str(ROOT)}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # some of these packages take 20 s to compile
-    done = subprocess.run(
-        enclosed([sys.executable, "-m", "emulator", "run", *options, "--", *script]),
-        cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
-    assert json.loads(notes.read_text()) == []
-    found = json.loads(report.read_text())
+    with ran("defaults.py", tmp_path, mlflow=False) as run:
+        found = run.report
+        assert run.left == []
     assert found["status"] == "Completed"
     assert found["progress"] == {"BatchSize": 2, "CurrentStep": 2, "MaxSteps": 2, "StepsPerEpoch": 20}
     assert all(found["usage"].values())

@@ -8,10 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.clients.environments import program
-from tests.examples.agents import serving
 from tests.sdk import recomputed
-from tests.sdk.conftest import Run, ran
+from tests.sdk.conftest import MLFLOW_START, Run, ran
 
 ACCOUNT = "us-west-2:123456789012"
 FUNCTION = f"arn:aws:lambda:{ACCOUNT}:function"
@@ -24,16 +22,14 @@ pytestmark = pytest.mark.timeout(300)  # the SDK alone takes half a minute on a 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The script, after its end."""
-    folder = tmp_path_factory.mktemp("train")
-    with serving("agentcore_app", folder) as app:
-        agents = (
-            f"{FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
-            f"{FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
-            f"{FUNCTION}:waits=python:tests.sdk.agents:waits",
-            f"{RUNTIME}=agentcore:{app}",
-        )
-        with ran("train.py", folder, agents=agents, mlflow_python=str(program("sagemaker", "python"))) as run:
-            yield run
+    agents = (
+        f"--agent={FUNCTION}:arithmetic=python:tests.sdk.agents:arithmetic",
+        f"--agent={FUNCTION}:never-samples=python:tests.sdk.agents:never_samples",
+        f"--agent={FUNCTION}:waits=python:tests.sdk.agents:waits",
+        f"--agent={RUNTIME}=agentcore:APP",
+    )
+    with ran("train.py", tmp_path_factory.mktemp("train"), *agents, beside="agentcore_app") as run:
+        yield run
 
 
 @pytest.fixture
@@ -122,10 +118,11 @@ def test_the_metrics_in_mlflow_are_those_of_the_rollouts(run: Run, trained: dict
         assert values == pytest.approx({step: expected[step][name] for step in (1, 2)}), name
 
 
-def test_the_link_to_mlflow_leads_to_its_pages(trained: dict[str, Any]) -> None:
+def test_the_link_to_mlflow_leads_to_its_pages(run: Run, trained: dict[str, Any]) -> None:
     details = trained["job"]["mlflow_details"]
     assert f"#/experiments/{details['ExperimentId']}/runs/{details['RunId']}" in trained["mlflow_url"]
-    page = httpx2.get(trained["mlflow_url"], follow_redirects=True)
+    path = trained["mlflow_url"].partition("/_emulator/")[2]
+    page = httpx2.get(f"{run.url}/_emulator/{path}", follow_redirects=True, timeout=MLFLOW_START)
     assert (page.status_code, "<title>MLflow</title>" in page.text) == (200, True)
 
 
@@ -197,4 +194,6 @@ def test_jobs_are_listed_by_every_filter(run: Run) -> None:
         "failed": ["failing"],
         "of the last hour": sorted(names),
         "before": [],
+        "changed in the last hour": sorted(names),
+        "changed before": [],
     }

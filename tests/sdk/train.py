@@ -160,6 +160,13 @@ def listed() -> dict[str, list[str]]:
             "sort_order": "Ascending",
         },
         "before": {"creation_time_before": now - timedelta(hours=1)},
+        "changed in the last hour": {
+            "last_modified_time_after": now - timedelta(hours=1),
+            "last_modified_time_before": now + timedelta(hours=1),
+            "sort_by": "Name",
+            "sort_order": "Ascending",
+        },
+        "changed before": {"last_modified_time_before": now - timedelta(hours=1)},
     }
     return {
         name: [job.job_name.rpartition("-")[0] for job in AgentRFTJob.get_all(**question)]

@@ -44,7 +44,9 @@ async def evaluate(run: JobRun, config: JobConfig) -> None:
     )
     await run.move(SecondaryStatus.UPLOADING, "Uploading the results")
     folder = config.output_path.rstrip("/")
-    await run.services.cloud.put(f"{folder}/eval-results.json", json.dumps(metrics, indent=2).encode())
+    # The SDK gives both jobs of a comparison one output path: the first is the last's to end, the second its own.
+    for path in (f"{folder}/eval-results.json", f"{folder}/{run.job.name}/eval-results.json"):
+        await run.services.cloud.put(path, json.dumps(metrics, indent=2).encode())
     await run.services.cloud.put(f"{folder}/{run.job.name}/trajectories.jsonl", await run.services.export(run.job))
     await mlflow.log_rollouts(PART, results)
     await mlflow.log_metrics({**metrics, "timing_s/eval": time.monotonic() - began_at}, 0)
