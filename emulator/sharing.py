@@ -124,7 +124,9 @@ def _agree(runs: Runs[T], before: Iterable[str], held: Iterable[T], stopping: It
     """Do what is held, and nothing that was under way before and is not."""
     mine = {each.arn: each for each in held}
     for arn in before:
-        if arn not in mine:  # another's; or it has ended, and so has whoever did it, nearly
+        # Another's, or gone; or it has ended, and so has whoever did it, nearly.
+        if arn not in mine and arn in runs.under_way:
+            log.warning("%s is left off: it is another server's by now, or gone", arn)
             runs.let_go(arn)
     for arn in stopping:
         runs.stop(arn)

@@ -18,7 +18,6 @@ async def delete_job(control: Control, *, job_name: str, job_category: str) -> d
     Raises ResourceNotFound, ResourceInUse for a job under way, InternalServiceError.
     """
     arn = control.arn(read_category(job_category), job_name)
-
     await to_its_end(control.store.write((arn, ""), _delete, arn))
     return {}
 

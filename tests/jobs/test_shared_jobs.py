@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from emulator.address import Address, DatabaseURL
 from emulator.settings import Settings
 from emulator.store.copy import copy_database
+from emulator.store.runners import LEASE
 from emulator.testing import running_server
 from tests.jobs import agents
 from tests.jobs.conftest import AWS, aws_with, evaluation, training, trajectories
@@ -157,7 +158,7 @@ def test_a_job_whose_server_is_cut_off_is_another_s_and_the_first_leaves_it_alon
         arn = one.create(training())
         in_flight(one, arn)
         other = stack.enter_context(aws_with("good_when_told", database=postgresql_database.conninfo))
-        proxy.refuse_connections()
+        proxy.refuse_connections()  # for as long as it takes, in this test
         proxy.cut_all()
         other.until(lambda job: "Restarting" in history(job))
         proxy.accept_connections()  # both are well when the agents go on, those of the first too
@@ -189,9 +190,15 @@ def process(url: DatabaseURL, home: AWS, folder: Path) -> Iterator[tuple[AWS, Se
         yield AWS(it), it
 
 
+def as_if_time_had_passed(postgresql: PostgreSQL, url: DatabaseURL) -> None:
+    """Nobody was heard of for long enough; who is there is heard of at once."""
+    database = url.conninfo.rpartition("/")[2]
+    postgresql.execute("UPDATE runners SET seen_at = seen_at - %s", (LEASE + 1) * 1_000_000, database=database)
+
+
 @pytest.mark.parametrize("who", ["another", "the next"])
 def test_the_job_of_a_server_that_is_killed_is_gone_on_with(
-    who: str, postgresql_database: DatabaseURL, home: AWS, tmp_path: Path
+    who: str, postgresql_database: DatabaseURL, postgresql: PostgreSQL, home: AWS, tmp_path: Path
 ) -> None:
     home.prepare()
     with ExitStack() as stack:
@@ -201,6 +208,7 @@ def test_the_job_of_a_server_that_is_killed_is_gone_on_with(
             arn = one.create(training())
             in_flight(one, arn)
             its_process.kill()
+        as_if_time_had_passed(postgresql, postgresql_database)
         if who == "the next":
             heir, _ = stack.enter_context(process(postgresql_database, home, tmp_path))
         assert heir.describe()["JobStatus"] == "InProgress"
@@ -210,7 +218,7 @@ def test_the_job_of_a_server_that_is_killed_is_gone_on_with(
 
 
 def test_a_server_that_slept_while_another_went_on_with_its_job_leaves_it_alone(
-    postgresql_database: DatabaseURL, home: AWS, tmp_path: Path
+    postgresql_database: DatabaseURL, postgresql: PostgreSQL, home: AWS, tmp_path: Path
 ) -> None:
     home.prepare()
     with (
@@ -220,6 +228,7 @@ def test_a_server_that_slept_while_another_went_on_with_its_job_leaves_it_alone(
         arn = one.create(training())
         in_flight(one, arn)
         its_process.process.send_signal(signal.SIGSTOP)
+        as_if_time_had_passed(postgresql, postgresql_database)
         other.until(lambda job: "Restarting" in history(job))
         (tmp_path / "go").touch()
         its_process.process.send_signal(signal.SIGCONT)  # with agents that go on, too
