@@ -242,7 +242,8 @@ def _place(row: Row[Any], key: str) -> tuple[Any, int]:
 def _conditions(which: JobFilter) -> list[Any]:
     conditions: list[Any] = [jobs.c.category == which.category.value]
     if which.name_contains is not None:
-        conditions.append(jobs.c.name.contains(which.name_contains, autoescape=True))
+        # ASSUMED: whatever the case.
+        conditions.append(jobs.c.name.icontains(which.name_contains, autoescape=True))
     if which.status is not None:
         conditions.append(jobs.c.status == which.status.value)
     for column, after, before in (

@@ -275,7 +275,7 @@ def test_filters_are_those_of_the_model(server: Server) -> None:
         answer = client.list_jobs(JobCategory="AgentRFT", SortBy="Name", SortOrder="Ascending", **question)
         return [job["JobName"] for job in answer["JobSummaries"]]
 
-    assert names(NameContains="w") == ["two"]
+    assert names(NameContains="W") == ["two"]
     assert names(StatusEquals="Failed") == ["one", "two"]
     assert names(StatusEquals="Completed") == []
     assert names(CreationTimeAfter=first["CreationTime"]) == ["two"]
