@@ -2,7 +2,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY . .
-RUN python -m venv /opt/emulator && /opt/emulator/bin/pip install --no-cache-dir '.[postgresql]'
+RUN python -m venv /opt/emulator && /opt/emulator/bin/pip install --no-cache-dir '.[aws,postgresql]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/emulator /opt/emulator
