@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ from emulator.calls import Calls
 from emulator.faults import Fault, Faults
 from emulator.inference.chosen import make_model_server
 from emulator.metrics import Metrics
-from emulator.operations import OPERATIONS, Runtime
+from emulator.operations import OPERATIONS, Operation, Runtime
 from emulator.protocol.codec import decode
-from emulator.protocol.endpoint import EXCHANGE, Endpoint, Exchange
+from emulator.protocol.endpoint import EXCHANGE, Decode, Endpoint, Exchange
 from emulator.protocol.errors import openai_body, rest_json_body
 from emulator.protocol.service_model import load_service_model
 from emulator.settings import InvalidSetting, Settings
@@ -64,7 +65,7 @@ class App:
             path: Endpoint(
                 operation.name,
                 partial(operation.function, runtime),
-                partial(decode, load_service_model().operations[operation.model]) if operation.model else None,
+                _decoder(operation),
                 calls=self._calls,
                 method=operation.method,
                 error_body=openai_body if operation.openai else rest_json_body,
@@ -217,6 +218,13 @@ class App:
             admission=self._admission,
             reset=self._forget,
         )
+
+
+def _decoder(operation: Operation) -> Decode | None:
+    if operation.model is None:
+        return None
+    model = load_service_model().operations[operation.model]
+    return partial(decode, model.only(signature(operation.function).parameters))
 
 
 def _plan(settings: Settings) -> tuple[Fault, ...]:

@@ -10,8 +10,8 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class OperationModel:
     members: tuple[Member, ...]
     has_payload: bool  #: whether one of them is the whole body
     errors: frozenset[str]
+
+    def only(self, keywords: Container[str]) -> OperationModel:
+        """Less the members that nobody here knows, of a botocore that is newer than we are."""
+        return replace(self, members=tuple(member for member in self.members if member.keyword in keywords))
 
 
 @dataclass(frozen=True, slots=True)
