@@ -95,12 +95,15 @@ class PipelineRuns:
         if (run := self._runs.get(arn)) is not None:
             run.stopping.set()
 
-    async def aclose(self) -> None:
-        """Leave off where they are; the next server goes on with them."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+    def leave_off(self) -> None:
+        """Begin to leave off where they are; the next server goes on with them."""
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Leave off where they are; returns when all have been."""
+        self.leave_off()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _begin(self, execution: Execution, *, resumed: bool) -> None:
         run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.jobs.conftest import aws_with, training, trajectories
+from tests.jobs.conftest import aws_to_kill, aws_with, training, trajectories
+from tests.stored import PATIENCE, eventually
 
 NAMED = {"JobName": "j", "JobCategory": "AgentRFT"}
 
@@ -86,6 +91,28 @@ def test_a_job_that_is_stopped_while_it_waits_for_its_agent_stops_at_once() -> N
         aws.until(lambda job: job["SecondaryStatus"] == "Pending")
         aws.client("sagemaker").stop_job(**NAMED)
         assert aws.ended(within=20)["JobStatus"] == "Stopped"
+
+
+def test_a_job_that_comes_while_the_server_stops_is_left_to_the_next(database: Path) -> None:
+    """What serves jobs is made by the first request that is not the runtime's, and there was none before."""
+    with aws_to_kill(database, "good") as aws:
+        url = urlsplit(aws.server.url)
+        with socket.create_connection((url.hostname, url.port), PATIENCE) as held:
+            head = "POST /sample HTTP/1.1", "Host: localhost", "Content-Length: 2", "Expect: 100-continue"
+            held.sendall("\r\n".join((*head, "", "")).encode())
+            assert b"100 Continue" in held.recv(1000)  # under way: whoever serves it waits for its body
+            aws.server.process.send_signal(signal.SIGTERM)
+            models = f"{aws.server.url}/v1/models"
+            eventually(lambda: httpx2.get(models).headers.get("connection") == "close", "the server to stop")
+            aws.create(training())
+            aws.create(training(), "stopped")
+            aws.client("sagemaker").stop_job(JobName="stopped", JobCategory="AgentRFT")
+            held.sendall(b"{}")
+            aws.server.process.wait(PATIENCE)
+        assert "Traceback" not in aws.server.log.read_text()
+    with sqlite3.connect(database) as connection:
+        found = connection.execute("SELECT name, status, json_extract(transitions, '$[#-1][0]') FROM jobs").fetchall()
+    assert found == [("j", "InProgress", "Starting"), ("stopped", "Stopping", "Stopping")]
 
 
 def test_a_job_under_way_is_not_deleted() -> None:
