@@ -36,6 +36,7 @@ from emulator.protocol.errors import AWSError, ResourceInUse, ResourceNotFound, 
 from emulator.protocol.shapes import encode_shape
 from emulator.store import StoreError, now
 from emulator.store.pipelines import ExecutionTaken, change_execution
+from emulator.trainer.jobs.run import TRY_AGAIN
 from emulator.trainer.jobs.services import JobFailed
 
 log = logging.getLogger(__name__)
@@ -117,8 +118,8 @@ class PipelineRuns:
                 await run.run()
         except ExecutionTaken as error:
             log.warning("pipeline execution %s is left off: %s", run.execution.arn, error)
-        except (StoreError, PipelineError):
-            log.exception("pipeline execution %s: its state cannot be stored", run.execution.arn)
+        except PipelineError:
+            log.exception("pipeline execution %s went another way", run.execution.arn)
         finally:
             del self._runs[run.execution.arn]
 
@@ -134,14 +135,14 @@ class _Run:
         self._parameters: Mapping[str, Any] = {}
 
     async def is_under_way(self) -> bool:
-        """Whether there is something to do for it, as it is stored now. Raises StoreError, PipelineError."""
+        """Whether there is something to do for it, as it is stored now. Raises PipelineError."""
         await self._change(lambda execution: execution)
         if self.execution.status is ExecutionStatus.STOPPING:
             self.stopping.set()
         return self.execution.status in UNDER_WAY
 
     async def run(self) -> None:
-        """To its end, whatever that is. Raises StoreError, PipelineError."""
+        """To its end, whatever that is. Raises PipelineError."""
         try:
             steps, self._parameters = read_definition(self.execution.definition, self.execution.parameters)
         except InvalidDefinition as error:
@@ -183,7 +184,7 @@ class _Run:
         return step.needs <= done
 
     async def _do(self, step: StepDefinition) -> None:
-        """Do a step to its end. Raises StoreError, PipelineError."""
+        """Do a step to its end. Raises PipelineError."""
         state = self.execution.step(step.name) or Step(step.name, StepStatus.EXECUTING, now())
         await self._keep(state)
         try:
@@ -199,7 +200,7 @@ class _Run:
             reason = reason if isinstance(error, StepFailed) else f"ClientError: {reason}"
             state = self.execution.step(step.name) or state
             state = replace(state, status=StepStatus.FAILED, failure_reason=reason[:MAX_REASON])
-        except (StoreError, PipelineError, asyncio.CancelledError):
+        except PipelineError:
             raise
         except Exception as error:
             log.exception("step %s of %s failed", step.name, self.execution.arn)
@@ -318,7 +319,14 @@ class _Run:
 
     async def _change(self, change: Callable[[Execution], Execution]) -> None:
         arn, store = self.execution.arn, self._control.store
-        self.execution = await store.write((arn, ""), change_execution, arn, change, runner=store.runner)
+        while True:
+            try:
+                self.execution = await store.write((arn, ""), change_execution, arn, change, runner=store.runner)
+            except StoreError as error:  # else it would be under way for ever
+                log.warning("pipeline execution %s: its state cannot be stored yet: %s", arn, error)
+                await asyncio.sleep(TRY_AGAIN)
+            else:
+                return
 
 
 def _ended(execution: Execution, status: ExecutionStatus, reason: str | None = None) -> Execution:

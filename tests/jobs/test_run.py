@@ -18,6 +18,7 @@ from emulator.pipeline_runs import Lineage, PipelineRuns
 from emulator.store import Store
 from emulator.store.jobs import change_job, create_job, find_job
 from emulator.store.pipelines import create_execution, find_execution
+from emulator.store.statements import Transaction
 from emulator.trainer.jobs.run import JobRun, Stopped
 from emulator.trainer.jobs.runner import Jobs
 from emulator.trainer.jobs.services import JobFailed, Services
@@ -137,6 +138,31 @@ def test_a_step_does_not_fail_because_the_server_stops() -> None:
             ExecutionStatus.EXECUTING,
             [StepStatus.EXECUTING],
         )
+
+    with_services(body)
+
+
+def test_an_execution_whose_database_takes_nothing_ends_when_it_takes_something_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body(store: Store, noted: Noted, _services: Services) -> None:
+        def sql(transaction: Transaction, text: str) -> None:
+            transaction.driver.execute(text)
+
+        execution = lineage_execution()
+        await store.write(("", ""), create_execution, execution)
+        refuse = "CREATE TRIGGER full BEFORE UPDATE ON pipeline_executions BEGIN SELECT raise(ABORT, 'full'); END"
+        await store.write(("", ""), sql, refuse)
+        lineage: Any = noted
+        runs = pipeline_runs(store, lineage)
+        runs.begin(execution)
+        while "could not be written: full" not in caplog.text and runs.under_way:
+            await store.read(find_execution, execution.arn)
+        await store.write(("", ""), sql, "DROP TRIGGER full")
+        await asyncio.gather(*runs._tasks.values())
+        ended = await store.read(find_execution, execution.arn)
+        assert ended is not None
+        assert ended.status is ExecutionStatus.SUCCEEDED
 
     with_services(body)
 
