@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -17,6 +18,8 @@ import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
+from emulator.store import now
+from emulator.trainer.jobs import aws as rest_of_aws
 from tests.jobs.conftest import aws_to_kill, aws_with, training, trajectories
 from tests.stored import PATIENCE, eventually
 
@@ -137,6 +140,18 @@ def test_a_reset_breaks_jobs_off_and_their_names_are_free() -> None:
         aws.until(lambda _: len(trajectories(aws, first)) == 4)
         aws.client("sagemaker").stop_job(**NAMED)  # whoever ran the first one has not taken this one's place
         assert aws.ended(within=20)["JobStatus"] == "Stopped"
+
+
+def test_a_log_goes_on_after_a_reset() -> None:
+    """The stream of a job that is created again within the same second has the same name."""
+    with aws_with("good") as aws:
+        cloud = rest_of_aws.AWS(aws.server.url, "us-west-2", ("a", "b"))
+        group, stream = "/aws/sagemaker/Job/AgentRFT", "j/algo-1-1"
+        asyncio.run(cloud.log(group, stream, [(now(), "before")]))
+        httpx2.post(f"{aws.server.url}/_emulator/reset", timeout=30).raise_for_status()
+        asyncio.run(cloud.log(group, stream, [(now(), "after")]))
+        asyncio.run(cloud.log(group, stream, [(now(), "more")]))
+        assert aws.log() == ["after", "more"]
 
 
 def test_a_job_of_a_name_that_is_free_again_has_nothing_of_the_one_before() -> None:
