@@ -110,7 +110,10 @@ class PipelineRuns:
         run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)
         task = asyncio.create_task(self._run(run, resumed=resumed), name=execution.arn)
         self._tasks[execution.arn] = task
-        task.add_done_callback(lambda _: self._tasks.pop(execution.arn, None))
+        task.add_done_callback(partial(self._forget, execution.arn))
+
+    def _forget(self, arn: str, _task: asyncio.Task[None]) -> None:
+        del self._tasks[arn], self._runs[arn]
 
     async def _run(self, run: _Run, *, resumed: bool) -> None:
         try:
@@ -120,8 +123,6 @@ class PipelineRuns:
             log.warning("pipeline execution %s is left off: %s", run.execution.arn, error)
         except PipelineError:
             log.exception("pipeline execution %s went another way", run.execution.arn)
-        finally:
-            del self._runs[run.execution.arn]
 
 
 class _Run:
