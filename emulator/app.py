@@ -202,6 +202,8 @@ class App:
             if self._surroundings is None:
                 await asyncio.to_thread(import_module, "emulator.surroundings")
                 self._surroundings = self._make_surroundings()
+                if self.metrics.stopping:
+                    self._surroundings.leave_off()
             return self._surroundings
 
     def _make_surroundings(self) -> Surroundings:

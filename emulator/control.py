@@ -111,6 +111,7 @@ class ControlPlane:
         self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find, mlflow)
         self._jobs: Jobs | None = None
         self._pipelines: PipelineRuns | None = None
+        self._is_leaving = False
         self._sharing: Sharing | None = None
         if store.runner is not None:
             self._sharing = Sharing(store, store.runner, self._runner, self._pipeline_runner)
@@ -144,9 +145,12 @@ class ControlPlane:
             self._pipeline_runner().resume(execution)
 
     def leave_off(self) -> None:
-        """Begin to leave off where the jobs are: the server is stopping."""
+        """Begin to leave off where pipelines and jobs are, and begin with none: the server is stopping."""
+        self._is_leaving = True
         if self._sharing is not None:
             self._sharing.end()
+        if self._pipelines is not None:
+            self._pipelines.leave_off()
         if self._jobs is not None:
             self._jobs.leave_off()
 
@@ -169,8 +173,9 @@ class ControlPlane:
             await self._jobs.break_off()
 
     def begin(self, job: Job) -> None:
-        """Start on a job that was just stored."""
-        self._runner().begin(job)
+        """Start on a job that was just stored; where the server is stopping, the next one will."""
+        if not self._is_leaving:
+            self._runner().begin(job)
 
     def stop(self, arn: str) -> None:
         """Have a job under way end soon."""
@@ -186,8 +191,9 @@ class ControlPlane:
             raise ValidationException(f"Pipeline {name} cannot be asked for: {error}") from None
 
     def begin_execution(self, execution: Execution) -> None:
-        """Start on a pipeline execution that was just stored."""
-        self._pipeline_runner().begin(execution)
+        """Start on a pipeline execution that was just stored; where the server is stopping, the next one will."""
+        if not self._is_leaving:
+            self._pipeline_runner().begin(execution)
 
     def stop_execution(self, arn: str) -> None:
         """Have a pipeline execution end soon."""

@@ -36,6 +36,7 @@ from emulator.protocol.errors import AWSError, ResourceInUse, ResourceNotFound, 
 from emulator.protocol.shapes import encode_shape
 from emulator.store import StoreError, now
 from emulator.store.pipelines import ExecutionTaken, change_execution
+from emulator.trainer.jobs.run import TRY_AGAIN
 from emulator.trainer.jobs.services import JobFailed
 
 log = logging.getLogger(__name__)
@@ -95,18 +96,24 @@ class PipelineRuns:
         if (run := self._runs.get(arn)) is not None:
             run.stopping.set()
 
-    async def aclose(self) -> None:
-        """Leave off where they are; the next server goes on with them."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+    def leave_off(self) -> None:
+        """Begin to leave off where they are; the next server goes on with them."""
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Leave off where they are; returns when all have been."""
+        self.leave_off()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _begin(self, execution: Execution, *, resumed: bool) -> None:
         run = self._runs[execution.arn] = _Run(execution, self._control, self._lineage)
         task = asyncio.create_task(self._run(run, resumed=resumed), name=execution.arn)
         self._tasks[execution.arn] = task
-        task.add_done_callback(lambda _: self._tasks.pop(execution.arn, None))
+        task.add_done_callback(partial(self._forget, execution.arn))
+
+    def _forget(self, arn: str, _task: asyncio.Task[None]) -> None:
+        del self._tasks[arn], self._runs[arn]
 
     async def _run(self, run: _Run, *, resumed: bool) -> None:
         try:
@@ -114,10 +121,8 @@ class PipelineRuns:
                 await run.run()
         except ExecutionTaken as error:
             log.warning("pipeline execution %s is left off: %s", run.execution.arn, error)
-        except (StoreError, PipelineError):
-            log.exception("pipeline execution %s: its state cannot be stored", run.execution.arn)
-        finally:
-            del self._runs[run.execution.arn]
+        except PipelineError:
+            log.exception("pipeline execution %s went another way", run.execution.arn)
 
 
 class _Run:
@@ -131,14 +136,14 @@ class _Run:
         self._parameters: Mapping[str, Any] = {}
 
     async def is_under_way(self) -> bool:
-        """Whether there is something to do for it, as it is stored now. Raises StoreError, PipelineError."""
+        """Whether there is something to do for it, as it is stored now. Raises PipelineError."""
         await self._change(lambda execution: execution)
         if self.execution.status is ExecutionStatus.STOPPING:
             self.stopping.set()
         return self.execution.status in UNDER_WAY
 
     async def run(self) -> None:
-        """To its end, whatever that is. Raises StoreError, PipelineError."""
+        """To its end, whatever that is. Raises PipelineError."""
         try:
             steps, self._parameters = read_definition(self.execution.definition, self.execution.parameters)
         except InvalidDefinition as error:
@@ -180,7 +185,7 @@ class _Run:
         return step.needs <= done
 
     async def _do(self, step: StepDefinition) -> None:
-        """Do a step to its end. Raises StoreError, PipelineError."""
+        """Do a step to its end. Raises PipelineError."""
         state = self.execution.step(step.name) or Step(step.name, StepStatus.EXECUTING, now())
         await self._keep(state)
         try:
@@ -196,7 +201,7 @@ class _Run:
             reason = reason if isinstance(error, StepFailed) else f"ClientError: {reason}"
             state = self.execution.step(step.name) or state
             state = replace(state, status=StepStatus.FAILED, failure_reason=reason[:MAX_REASON])
-        except (StoreError, PipelineError, asyncio.CancelledError):
+        except PipelineError:
             raise
         except Exception as error:
             log.exception("step %s of %s failed", step.name, self.execution.arn)
@@ -315,7 +320,14 @@ class _Run:
 
     async def _change(self, change: Callable[[Execution], Execution]) -> None:
         arn, store = self.execution.arn, self._control.store
-        self.execution = await store.write((arn, ""), change_execution, arn, change, runner=store.runner)
+        while True:
+            try:
+                self.execution = await store.write((arn, ""), change_execution, arn, change, runner=store.runner)
+            except StoreError as error:  # else it would be under way for ever
+                log.warning("pipeline execution %s: its state cannot be stored yet: %s", arn, error)
+                await asyncio.sleep(TRY_AGAIN)
+            else:
+                return
 
 
 def _ended(execution: Execution, status: ExecutionStatus, reason: str | None = None) -> Execution:

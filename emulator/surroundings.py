@@ -96,7 +96,7 @@ class Surroundings:
         await self._control.start()
 
     def leave_off(self) -> None:
-        """Begin to leave off where the jobs are: the server is stopping."""
+        """Begin to leave off where pipelines and jobs are, and begin with none: the server is stopping."""
         self._control.leave_off()
 
     async def break_off(self) -> None:

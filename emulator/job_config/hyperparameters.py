@@ -33,6 +33,9 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 #: No number is greater, whatever the limits: floats are whole up to here, and nothing here needs more.
 LARGEST = 2**53
 
+#: Rollouts at once, whatever the limits: each takes memory from the start, and with more a server would not answer.
+MOST_AT_ONCE = 10_000
+
 #: Most characters that are said of one of them, since a value is repeated.
 MOST_SAID = 200
 
@@ -45,7 +48,7 @@ class InvalidHyperParameter(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number. The range is AWS's; `least` is what makes sense at all, and holds on a laptop too."""
+    """A number. The range is AWS's; `least` and `most` are what makes sense at all, and hold on a laptop too."""
 
     default: float
     low: float
@@ -53,14 +56,15 @@ class Number:
     least: float
     is_whole: bool = True
     allowed: tuple[int, ...] = ()  #: the only values that AWS takes
+    most: int = LARGEST
 
     def read(self, text: str, *, strict: bool) -> float:
         """Raises ValueError with the reason."""
         if not (_WHOLE if self.is_whole else _NUMBER).fullmatch(text):
             raise ValueError(f"{text!r} is not a {'whole ' if self.is_whole else ''}number")
         value = int(text) if self.is_whole else float(text)
-        if abs(value) > LARGEST:
-            raise ValueError(f"{text} is beyond {LARGEST:g}")
+        if abs(value) > self.most:
+            raise ValueError(f"{text} is beyond {self.most:g}")
         if value < self.least:
             raise ValueError(f"{text} is less than {self.least:g}")
         if strict and self.allowed and value not in self.allowed:
@@ -104,7 +108,7 @@ class Numbers:
 HyperParameter = Number | Choice | Numbers
 
 _ROLLOUT: dict[str, HyperParameter] = {
-    "rollout_max_concurrency": Number(96, 32, 96, least=1),
+    "rollout_max_concurrency": Number(96, 32, 96, least=1, most=MOST_AT_ONCE),
     "rollout_timeout": Number(600, 300, 86400, least=0.001, is_whole=False),
     "rollout_max_retries": Number(3, 1, 10, least=0),
     "pass_k_values": Numbers((1, 2, 4, 8, 16, 32)),

@@ -91,6 +91,10 @@ def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], None]) 
         (with_({"a": "b"}, "TrainingConfig", "HyperParameters", "lora"), "HyperParameters.lora: {'a': 'b'} is not of"),
         (with_("no", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 'no' is not a whole number"),
         (with_("0", "TrainingConfig", "HyperParameters", "max_steps"), "max_steps: 0 is less than 1"),
+        (
+            with_("10001", "TrainingConfig", "HyperParameters", "rollout_max_concurrency"),
+            "rollout_max_concurrency: 10001 is beyond 10000",
+        ),
         (with_("1", "TrainingConfig", "HyperParameters", "steps"), "steps: there is no such hyperparameter"),
         (with_("nan", "TrainingConfig", "HyperParameters", "temperature"), "temperature: 'nan' is not a number"),
         (with_("grpo", "TrainingConfig", "HyperParameters", "advantage_method"), "'grpo' is none of monte_carlo"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -89,13 +88,6 @@ def raises_what_is_no_text(_request: dict[str, Any]) -> None:
 def good_when_told(request: dict[str, Any]) -> None:
     """Waits for the test first."""
     GO.wait(60)
-    good(request)
-
-
-def good_when_there_is_a_file(request: dict[str, Any]) -> None:
-    """Waits for the file that the test will make, where the server is a process of its own."""
-    while not Path(os.environ["TEST_GO"]).exists():
-        time.sleep(0.05)
     good(request)
 
 

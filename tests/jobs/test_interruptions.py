@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.jobs.conftest import aws_with, training, trajectories
+from emulator.store import now
+from emulator.trainer.jobs import aws as rest_of_aws
+from tests.jobs.conftest import aws_to_kill, aws_with, training, trajectories
+from tests.stored import PATIENCE, eventually
 
 NAMED = {"JobName": "j", "JobCategory": "AgentRFT"}
 
@@ -88,6 +96,28 @@ def test_a_job_that_is_stopped_while_it_waits_for_its_agent_stops_at_once() -> N
         assert aws.ended(within=20)["JobStatus"] == "Stopped"
 
 
+def test_a_job_that_comes_while_the_server_stops_is_left_to_the_next(database: Path) -> None:
+    """What serves jobs is made by the first request that is not the runtime's, and there was none before."""
+    with aws_to_kill(database, "good") as aws:
+        url = urlsplit(aws.server.url)
+        with socket.create_connection((url.hostname, url.port), PATIENCE) as held:
+            head = "POST /sample HTTP/1.1", "Host: localhost", "Content-Length: 2", "Expect: 100-continue"
+            held.sendall("\r\n".join((*head, "", "")).encode())
+            assert b"100 Continue" in held.recv(1000)  # under way: whoever serves it waits for its body
+            aws.server.process.send_signal(signal.SIGTERM)
+            models = f"{aws.server.url}/v1/models"
+            eventually(lambda: httpx2.get(models).headers.get("connection") == "close", "the server to stop")
+            aws.create(training())
+            aws.create(training(), "stopped")
+            aws.client("sagemaker").stop_job(JobName="stopped", JobCategory="AgentRFT")
+            held.sendall(b"{}")
+            aws.server.process.wait(PATIENCE)
+        assert "Traceback" not in aws.server.log.read_text()
+    with sqlite3.connect(database) as connection:
+        found = connection.execute("SELECT name, status, json_extract(transitions, '$[#-1][0]') FROM jobs").fetchall()
+    assert found == [("j", "InProgress", "Starting"), ("stopped", "Stopping", "Stopping")]
+
+
 def test_a_job_under_way_is_not_deleted() -> None:
     with aws_with("never_answers") as aws:
         aws.prepare()
@@ -110,6 +140,18 @@ def test_a_reset_breaks_jobs_off_and_their_names_are_free() -> None:
         aws.until(lambda _: len(trajectories(aws, first)) == 4)
         aws.client("sagemaker").stop_job(**NAMED)  # whoever ran the first one has not taken this one's place
         assert aws.ended(within=20)["JobStatus"] == "Stopped"
+
+
+def test_a_log_goes_on_after_a_reset() -> None:
+    """The stream of a job that is created again within the same second has the same name."""
+    with aws_with("good") as aws:
+        cloud = rest_of_aws.AWS(aws.server.url, "us-west-2", ("a", "b"))
+        group, stream = "/aws/sagemaker/Job/AgentRFT", "j/algo-1-1"
+        asyncio.run(cloud.log(group, stream, [(now(), "before")]))
+        httpx2.post(f"{aws.server.url}/_emulator/reset", timeout=30).raise_for_status()
+        asyncio.run(cloud.log(group, stream, [(now(), "after")]))
+        asyncio.run(cloud.log(group, stream, [(now(), "more")]))
+        assert aws.log() == ["after", "more"]
 
 
 def test_a_job_of_a_name_that_is_free_again_has_nothing_of_the_one_before() -> None:

@@ -182,10 +182,10 @@ def home() -> Iterator[AWS]:
 def process(url: DatabaseURL, home: AWS, folder: Path) -> Iterator[tuple[AWS, Serving]]:
     """A server in a process of its own, whose agents go on when there is the file `go`."""
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    agent = "python:tests.jobs.agents:good_when_there_is_a_file"
+    agent = "python:tests.jobs.agents:good_when_there_is_the_file"
     with serving(
         url, "scripted", log=folder / "server.log", options=["--agent", agent],
-        environment=keys | {"AWS_ENDPOINT_URL": home.server.url, "TEST_GO": str(folder / "go")},
+        environment=keys | {"AWS_ENDPOINT_URL": home.server.url, "JOBS_TEST_FILE": str(folder / "go")},
     ) as it:  # fmt: skip
         yield AWS(it), it
 

@@ -36,7 +36,6 @@ class AWS:
         self._keys = keys
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._streams: set[tuple[str, str]] = set()
 
     async def read_dataset(self, uri: str) -> list[Row]:
         """As the protocol has it."""
@@ -72,11 +71,13 @@ class AWS:
 
         def write() -> None:
             logs = self._client("logs")
-            if (group, stream) not in self._streams:
+            put = partial(logs.put_log_events, logGroupName=group, logStreamName=stream, logEvents=events)
+            try:
+                put()
+            except logs.exceptions.ResourceNotFoundException:
                 _unless_there(logs, "create_log_group", logGroupName=group)
                 _unless_there(logs, "create_log_stream", logGroupName=group, logStreamName=stream)
-                self._streams.add((group, stream))
-            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+                put()
 
         await self._call(f"{group} {stream}", write)
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: Seconds that an agent gets until it can be asked.
 AGENT_PATIENCE = 60.0
 
-#: Seconds until the end of a job is stored again, where the database did not take it.
+#: Seconds until the end of a job, or a step of a pipeline, is stored again, where the database did not take it.
 TRY_AGAIN = 1.0
 
 #: The message of a job that was stopped.

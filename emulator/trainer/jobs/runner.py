@@ -75,7 +75,7 @@ class Jobs:
 
     def _forget(self, arn: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(arn) is task:
-            del self._tasks[arn]
+            del self._tasks[arn], self._runs[arn]
 
     async def _run(self, run: JobRun, *, resumed: bool) -> None:
         try:
@@ -86,9 +86,6 @@ class Jobs:
             log.warning("job %s is left off: %s", run.job.arn, error)
         except JobError:  # deleted or moved on meanwhile
             log.debug("job %s went another way", run.job.arn, exc_info=True)
-        finally:
-            if self._runs.get(run.job.arn) is run:
-                del self._runs[run.job.arn]
 
     async def _do(self, run: JobRun, *, resumed: bool) -> None:
         """Do a job to its end, whatever that is. Raises JobError."""
