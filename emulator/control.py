@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from inspect import signature
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.admission import Admission
 from emulator.calls import Calls
-from emulator.conduct import Conduct
 from emulator.job import JobArn
 from emulator.operations.control import Control
 from emulator.operations.create_job import create_job
@@ -34,7 +32,7 @@ from emulator.protocol.answer import Answer
 from emulator.protocol.endpoint import Endpoint
 from emulator.protocol.errors import ValidationException, aws_json_body
 from emulator.protocol.shapes import encode_shape
-from emulator.settings import InvalidSetting, Settings
+from emulator.settings import Settings
 from emulator.sharing import Sharing
 from emulator.store import Store
 from emulator.store.jobs import active_jobs
@@ -44,19 +42,14 @@ if TYPE_CHECKING:
     from emulator.job import Job
     from emulator.pipeline import Execution
     from emulator.pipeline_runs import PipelineRuns
-    from emulator.trainer.agents import Agent
+    from emulator.trainer.jobs.agents import CreatedFunction
     from emulator.trainer.jobs.aws import AWS
     from emulator.trainer.jobs.runner import Jobs
-    from emulator.trainer.jobs.services import Services, Tracker
+    from emulator.trainer.jobs.services import Services
     from emulator.trainer.mlflow.server import MlflowServer
-
-#: The agent that a Lambda function is, if it was created here.
-CreatedFunction = Callable[[str], Awaitable["Agent | None"]]
 
 #: Answers AddTags, ListTags or DeleteTags, by name and members on the wire, for what is no job of ours.
 TagsOfOthers = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
-
-FindAgent = Callable[[str, str | None, float], Awaitable["Agent"]]
 
 #: By their names in the control plane's model; each takes the members of its input, and gives its output's.
 CONTROL_OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
@@ -82,9 +75,6 @@ CONTROL_OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
 
 TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
-#: The real trainer's rate of new rollouts, a second.
-AWS_RATE = 5.0
-
 
 class ControlPlane:
     """CreateJob and its family, and the jobs under way."""
@@ -106,9 +96,20 @@ class ControlPlane:
         Raises InvalidSetting for agents that are none.
         """
         self._store = store
-        self._agents = _Agents(settings, url, created_function)
-        self._make_cloud = partial(_cloud, settings, url)
-        self._make_services = partial(_services, settings, store, calls.conduct, url, self._agents.find, mlflow)
+        if settings.agents:
+            from emulator.trainer.jobs.agents import check_agents
+
+            check_agents(settings.agent_map)
+
+        def make_services() -> Services:
+            from emulator.trainer.jobs import composition
+
+            return composition.make_services(
+                settings, url, store=store, conduct=calls.conduct, mlflow=mlflow, created_function=created_function
+            )
+
+        self._make_services = make_services
+        self._make_cloud = partial(_make_cloud, settings, url)
         self._jobs: Jobs | None = None
         self._pipelines: PipelineRuns | None = None
         self._is_leaving = False
@@ -235,89 +236,7 @@ async def _answer_tags(
     return await others(name, encode_shape(model.shapes, model.operations[name]["input"]["shape"], members))
 
 
-def _cloud(settings: Settings, url: str) -> AWS:
-    from emulator.trainer.jobs.aws import AWS
+def _make_cloud(settings: Settings, url: str) -> AWS:
+    from emulator.trainer.jobs.composition import make_cloud  # it brings botocore
 
-    key_id, secret = (settings.key_pairs[0].split(":") if settings.key_pairs else ["local", "local"])[:2]
-    return AWS(url, settings.region, (key_id, secret))
-
-
-def _services(
-    settings: Settings,
-    store: Store,
-    conduct: Conduct,
-    url: str,
-    find_agent: FindAgent,
-    mlflow: MlflowServer | None,
-) -> Services:
-    from emulator.trainer.jobs.policy import POLICY_UPDATES
-    from emulator.trainer.jobs.services import Services
-    from emulator.trainer.runtime import LocalRuntime
-
-    policy = POLICY_UPDATES[settings.policy_update]
-    return Services(
-        store=store,
-        runtime=LocalRuntime(store, conduct, endpoint=url, region=settings.region),
-        cloud=_cloud(settings, url),
-        tracker=_tracker(mlflow, store, policy.note),
-        policy=policy,
-        find_agent=find_agent,
-        export=partial(_export, store),
-        rate=AWS_RATE if settings.limits == "aws" else None,
-    )
-
-
-def _tracker(mlflow: MlflowServer | None, store: Store, note: str) -> Tracker:
-    if mlflow is None:
-        from emulator.trainer.jobs.untracked import Untracked
-
-        return Untracked()
-    from emulator.trainer.mlflow.tracker import MlflowTracker
-
-    return MlflowTracker(mlflow, store, note)
-
-
-class _Agents:
-    """The local agents that stand for ARNs."""
-
-    def __init__(self, settings: Settings, url: str, created_function: CreatedFunction) -> None:
-        """Raises InvalidSetting for a target that is none."""
-        self._map = settings.agent_map
-        self._environment = partial(_agent_environment, url, settings.region)
-        self._created_function = created_function
-        for target in (*self._map.targets.values(), *filter(None, [self._map.default])):
-            from emulator.trainer.agents import InvalidAgent, find_agent
-
-            try:
-                find_agent(target)
-            except InvalidAgent as error:
-                raise InvalidSetting(f"agents: {error}") from None
-
-    async def find(self, arn: str, qualifier: str | None, seconds: float) -> Agent:
-        """That of the map, a Lambda function that was created here, or the agent of all others. Raises JobFailed."""
-        from emulator.trainer.agents import AgentContext, find_agent
-        from emulator.trainer.jobs.services import JobFailed
-
-        target = self._map.find(arn, qualifier)
-        if target is None:
-            created = await self._created_function(arn) if ":lambda:" in arn else None
-            if created is not None:
-                return created
-            target = self._map.default
-        if target is None:
-            raise JobFailed(f"ClientError: no agent here stands for {arn}: start the server with --agent {arn}=TARGET")
-        return find_agent(target, AgentContext(self._environment(), seconds))
-
-
-def _agent_environment(url: str, region: str) -> Mapping[str, str]:
-    from emulator.trainer.agents import agent_environment
-
-    return agent_environment(url, region, os.environ)
-
-
-async def _export(store: Store, job: Job) -> bytes:
-    from emulator.export import Plan, Tally, export
-    from emulator.store.queries import TrajectoryFilter
-
-    plan = Plan(TrajectoryFilter(job.arn, since=job.created_at))  # not those of a deleted one of the same name
-    return await store.read_patiently(lambda connection: b"".join(export(connection, plan, Tally())))
+    return make_cloud(settings, url)
