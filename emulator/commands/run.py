@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -167,13 +168,19 @@ class _Run:
 
     def _end(self, thread: ServerThread) -> None:
         """End the emulator of this process, and say what it leaves undone."""
+        from emulator.store import StoreError
         from emulator.store.jobs import active_jobs
+        from emulator.testing.server import NotRunning
 
         store = thread.server.app.store
-        for job in thread.call(lambda: store.write(("", ""), active_jobs)):
-            lost = self._settings.durability == "memory"
-            then = "lost, as nothing is on disk" if lost else "gone on with by the next emulator that has this database"
-            _say(f"job {job.name} is not over; it is {then}")
+        lost = self._settings.durability == "memory"
+        then = "lost, as nothing is on disk" if lost else "gone on with by the next emulator that has this database"
+        try:
+            for job in thread.call(lambda: store.write(("", ""), active_jobs)):
+                _say(f"job {job.name} is not over; it is {then}")
+        except (StoreError, NotRunning, CancelledError) as error:
+            if self._signal is None:  # else that has ended the emulator
+                _say(f"whether a job is not over cannot be read: {error}")
         thread.stop()
 
     def _on_signal(self, number: signal.Signals) -> None:
