@@ -147,6 +147,8 @@ class _Run:
         proxy = Proxy((url.hostname, url.port or 80), authority, _say)
         proxy_url = await proxy.start()
         try:
+            if self._signal is not None:
+                return 128 + self._signal
             return await self._child.run(command, self._environment(place, proxy_url, bundle))
         finally:
             await proxy.aclose()
