@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from emulator.commands.serve import allow_open_files
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
 from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function
 from emulator.trainer.agents.lambda_workers import MAX_WORKERS, LambdaWorkers
@@ -252,6 +254,28 @@ def test_nothing_that_a_lambda_function_has_started_outlives_whoever_was_killed(
     assert len(started) == 3
     for pid in (*started, guard):
         eventually(lambda pid=pid: not psutil.pid_exists(pid), "its end")  # type: ignore[misc]
+
+
+def test_a_lambda_function_lives_on_where_its_server_has_more_than_1024_open_files(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef handler(event, context):\n    time.sleep(0.3)\n    return event\n"
+    )
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "slow", "handler", dict(os.environ), 20.0))
+        invocation = await workers.invoke({"n": 1})
+        await workers.aclose()
+        assert (invocation.problem, invocation.answer) == (None, {"n": 1})
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allow_open_files(2048)
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        alone(work())
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_what_a_fork_of_a_lambda_function_returns_is_nobody_s_answer(tmp_path: Path) -> None:
