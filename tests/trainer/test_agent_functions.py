@@ -10,13 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import psutil
 import pytest
 
 from emulator.commands.serve import allow_open_files
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
-from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function
+from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function, Worker
 from emulator.trainer.agents.lambda_workers import MAX_WORKERS, LambdaWorkers
 from emulator.trainer.rollouts import FailureText
 from tests.stored import eventually
@@ -220,6 +221,31 @@ def test_who_is_cancelled_while_a_lambda_function_runs_ends_its_process(tmp_path
         await agent.aclose()
 
     alone(work())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the open files that /proc lists")
+@pytest.mark.parametrize("step", ["open_unix_connection", "create_subprocess_exec"])
+def test_who_is_cancelled_while_a_lambda_function_starts_leaves_no_file_open(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = Function("f", "arn", str(tmp_path), "none", "handler", dict(os.environ), 20.0)
+    go = getattr(asyncio, step)
+
+    async def work() -> None:
+        starting = asyncio.create_task(Worker.start(function, None))
+
+        async def cancelled(*given: Any, **named: Any) -> Any:
+            starting.cancel()
+            return await go(*given, **named)
+
+        monkeypatch.setattr(asyncio, step, cancelled)
+        await asyncio.wait((starting,))
+        assert starting.cancelled()
+
+    alone(work())  # what loops and imports leave open for good
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    alone(work())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_nothing_that_a_lambda_function_has_started_outlives_whoever_was_killed(tmp_path: Path) -> None:
