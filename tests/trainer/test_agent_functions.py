@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -302,6 +303,22 @@ def test_a_lambda_function_lives_on_where_its_server_has_more_than_1024_open_fil
         for descriptor in opened:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_lambda_worker_that_was_killed_while_idle_fails_no_invocation(tmp_path: Path) -> None:
+    (tmp_path / "who.py").write_text("import os\ndef handler(event, context):\n    return os.getpid()\n")
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "who", "handler", dict(os.environ), 20.0))
+        pid = (await workers.invoke({})).answer
+        (worker,) = workers._workers
+        os.kill(pid, signal.SIGKILL)
+        await worker.process.wait()
+        invocation = await workers.invoke({})
+        assert (invocation.problem, invocation.answer == pid) == (None, False)
+        await workers.aclose()
+
+    alone(work())
 
 
 def test_what_a_fork_of_a_lambda_function_returns_is_nobody_s_answer(tmp_path: Path) -> None:
