@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 The program gets all that `job-runtime-local env` prints, and a proxy on this machine that leads the names of AWS's
-hosts (*.amazonaws.com, *.aws) to the emulator, under certificates that only this program is told to believe. Every
-other host is refused, and said on standard error. A program that reads no proxy variables is not held back by this.
+hosts (*.amazonaws.com, *.amazonaws.com.cn, *.aws) to the emulator, under certificates that only this program is told
+to believe. Every other host is refused, and said on standard error. A program that reads no proxy variables is not
+held back by this.
 
 Without --endpoint, an emulator that runs at AWS_ENDPOINT_URL or at the port of the settings is used if no option of
 `serve` is given; else one runs in this process, at a free port, as long as the program does. The exit status is the
