@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 The program gets all that `job-runtime-local env` prints, and a proxy on this machine that leads the names of AWS's
-hosts (*.amazonaws.com, *.aws) to the emulator, under certificates that only this program is told to believe. Every
-other host is refused, and said on standard error. A program that reads no proxy variables is not held back by this.
+hosts (*.amazonaws.com, *.amazonaws.com.cn, *.aws) to the emulator, under certificates that only this program is told
+to believe. Every other host is refused, and said on standard error. A program that reads no proxy variables is not
+held back by this.
 
 Without --endpoint, an emulator that runs at AWS_ENDPOINT_URL or at the port of the settings is used if no option of
 `serve` is given; else one runs in this process, at a free port, as long as the program does. The exit status is the
@@ -146,6 +148,8 @@ class _Run:
         proxy = Proxy((url.hostname, url.port or 80), authority, _say)
         proxy_url = await proxy.start()
         try:
+            if self._signal is not None:
+                return 128 + self._signal
             return await self._child.run(command, self._environment(place, proxy_url, bundle))
         finally:
             await proxy.aclose()
@@ -167,13 +171,19 @@ class _Run:
 
     def _end(self, thread: ServerThread) -> None:
         """End the emulator of this process, and say what it leaves undone."""
+        from emulator.store import StoreError
         from emulator.store.jobs import active_jobs
+        from emulator.testing.server import NotRunning
 
         store = thread.server.app.store
-        for job in thread.call(lambda: store.write(("", ""), active_jobs)):
-            lost = self._settings.durability == "memory"
-            then = "lost, as nothing is on disk" if lost else "gone on with by the next emulator that has this database"
-            _say(f"job {job.name} is not over; it is {then}")
+        lost = self._settings.durability == "memory"
+        then = "lost, as nothing is on disk" if lost else "gone on with by the next emulator that has this database"
+        try:
+            for job in thread.call(lambda: store.write(("", ""), active_jobs)):
+                _say(f"job {job.name} is not over; it is {then}")
+        except (StoreError, NotRunning, CancelledError) as error:
+            if self._signal is None:  # else that has ended the emulator
+                _say(f"whether a job is not over cannot be read: {error}")
         thread.stop()
 
     def _on_signal(self, number: signal.Signals) -> None:

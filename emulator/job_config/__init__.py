@@ -64,6 +64,7 @@ def read_config(category: Category, version: str, text: str, *, strict: bool) ->
     """
     try:
         document = json.loads(text)
+        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written anywhere
     except (ValueError, RecursionError) as error:
         raise InvalidDocument(f"JobConfigDocument is not valid JSON: {error}") from None
     _check(category, version, document)

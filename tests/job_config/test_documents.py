@@ -28,6 +28,12 @@ def test_the_schemas_are_schemas(category: Category, version: str) -> None:
     assert len(schema_text(category, version)) < 262_144, "DescribeJobSchemaVersion cannot answer with more"
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, json.dumps(TRAINING | {"AgentConfig": "\ud800"})])
+def test_what_is_no_json_of_unicode_is_refused(text: str) -> None:
+    with pytest.raises(InvalidDocument, match="JobConfigDocument is not valid JSON"):
+        read(text)
+
+
 def test_a_training_document_is_read() -> None:
     config = read(TRAINING)
     assert config.agent_arn == "arn:aws:lambda:us-west-2:123456789012:function:agent"

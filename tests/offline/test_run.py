@@ -176,6 +176,29 @@ def test_signals_are_the_programs(number: signal.Signals, tmp_path: Path) -> Non
     assert (process.returncode, out) == (17, f"got {number.value}\n")
 
 
+def test_a_signal_that_comes_before_the_program_is_its_end(tmp_path: Path) -> None:
+    # While the certificates are made: the emulator runs by then, the program does not.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, trustme\n"
+        "make = trustme.CA.__init__\n"
+        "def interrupted(self, **named):\n"
+        "    make(self, **named)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "trustme.CA.__init__ = interrupted\n"
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    done = run(tmp_path, "print('ran')", environment=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
+
+
+def test_a_database_that_is_gone_at_the_end_changes_no_exit_status(tmp_path: Path) -> None:
+    source = "import sqlite3; sqlite3.connect('job-runtime-local.db').executescript('DROP TABLE jobs')"
+    done = run(tmp_path, f"{source}; raise SystemExit(17)", "--durability", "normal")
+    assert done.returncode == 17
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("job-runtime-local: whether a job is not over cannot be read: ")
+
+
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import psutil
 import pytest
 
+from emulator.commands.serve import allow_open_files
 from emulator.trainer.agents import AgentContext, AgentFailed, agent_environment, find_agent
-from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function
+from emulator.trainer.agents.lambda_process import MOST_OUTPUT, Function, Worker
 from emulator.trainer.agents.lambda_workers import MAX_WORKERS, LambdaWorkers
 from emulator.trainer.rollouts import FailureText
 from tests.stored import eventually
@@ -220,6 +224,31 @@ def test_who_is_cancelled_while_a_lambda_function_runs_ends_its_process(tmp_path
     alone(work())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the open files that /proc lists")
+@pytest.mark.parametrize("step", ["open_unix_connection", "create_subprocess_exec"])
+def test_who_is_cancelled_while_a_lambda_function_starts_leaves_no_file_open(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = Function("f", "arn", str(tmp_path), "none", "handler", dict(os.environ), 20.0)
+    go = getattr(asyncio, step)
+
+    async def work() -> None:
+        starting = asyncio.create_task(Worker.start(function, None))
+
+        async def cancelled(*given: Any, **named: Any) -> Any:
+            starting.cancel()
+            return await go(*given, **named)
+
+        monkeypatch.setattr(asyncio, step, cancelled)
+        await asyncio.wait((starting,))
+        assert starting.cancelled()
+
+    alone(work())  # what loops and imports leave open for good
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    alone(work())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_nothing_that_a_lambda_function_has_started_outlives_whoever_was_killed(tmp_path: Path) -> None:
     (tmp_path / "spreading.py").write_text(
         dedent("""
@@ -252,6 +281,44 @@ def test_nothing_that_a_lambda_function_has_started_outlives_whoever_was_killed(
     assert len(started) == 3
     for pid in (*started, guard):
         eventually(lambda pid=pid: not psutil.pid_exists(pid), "its end")  # type: ignore[misc]
+
+
+def test_a_lambda_function_lives_on_where_its_server_has_more_than_1024_open_files(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef handler(event, context):\n    time.sleep(0.3)\n    return event\n"
+    )
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "slow", "handler", dict(os.environ), 20.0))
+        invocation = await workers.invoke({"n": 1})
+        await workers.aclose()
+        assert (invocation.problem, invocation.answer) == (None, {"n": 1})
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allow_open_files(2048)
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        alone(work())
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_lambda_worker_that_was_killed_while_idle_fails_no_invocation(tmp_path: Path) -> None:
+    (tmp_path / "who.py").write_text("import os\ndef handler(event, context):\n    return os.getpid()\n")
+
+    async def work() -> None:
+        workers = LambdaWorkers(Function("f", "arn", str(tmp_path), "who", "handler", dict(os.environ), 20.0))
+        pid = (await workers.invoke({})).answer
+        (worker,) = workers._workers
+        os.kill(pid, signal.SIGKILL)
+        await worker.process.wait()
+        invocation = await workers.invoke({})
+        assert (invocation.problem, invocation.answer == pid) == (None, False)
+        await workers.aclose()
+
+    alone(work())
 
 
 def test_what_a_fork_of_a_lambda_function_returns_is_nobody_s_answer(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ class Worker:
         log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid4().hex}"
         ours, theirs = socket.socketpair()
         its_end, lifeline = os.pipe()
+        writer = None
         try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-uP", str(_WORKER), str(theirs.fileno()), str(its_end),
                 function.folder, function.source, function.handler,
@@ -93,12 +95,12 @@ class Worker:
             )  # fmt: skip
         except BaseException:
             os.close(lifeline)
-            ours.close()
+            (writer or ours).close()
             raise
         finally:
             os.close(its_end)
             theirs.close()
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
+        # Nothing is awaited from here on: whoever was cancelled then would leave it behind.
         worker = cls(process, reader, writer, lifeline, log_stream)
         worker.showing = asyncio.create_task(worker._read_output(show))
         return worker

@@ -164,10 +164,12 @@ def stand_guard(lifeline: int, channel: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
+    poll = select.poll()  # `select` takes no descriptor beyond 1023, as busy servers have
+    for descriptor in (lifeline, told):
+        poll.register(descriptor, select.POLLIN)
     status = None
     while status is None:
-        ready, _, _ = select.select([lifeline, told], [], [])
-        if lifeline in ready:
+        if lifeline in dict(poll.poll()):
             break
         os.read(told, 4096)
         status = reap(child)

@@ -124,13 +124,15 @@ class LambdaWorkers:
         return said
 
     def _take(self) -> Worker | None:
-        if not self._idle:
-            return None
-        worker = self._idle.pop()
-        if worker.expiry is not None:
-            worker.expiry.cancel()
-            worker.expiry = None
-        return worker
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.expiry is not None:
+                worker.expiry.cancel()
+                worker.expiry = None
+            if worker.process.returncode is None:
+                return worker
+            self._give_up(worker)  # it has ended meanwhile
+        return None
 
     def _keep(self, worker: Worker) -> None:
         if self._is_retired:
