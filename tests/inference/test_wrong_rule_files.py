@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emulator.inference.scripted import Request
@@ -183,6 +183,7 @@ documents = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example({"rules": [{"reply": {"content": "x", "finish_reason": None}}]})
 @given(documents)
 def test_what_the_schema_refuses_is_refused_and_what_is_read_answers(document: dict[str, Any]) -> None:
     text = yaml.safe_dump(document)

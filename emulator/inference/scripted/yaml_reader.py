@@ -51,7 +51,7 @@ class Reader:
 
     def text(self, node: Node, where: str) -> str:
         """A text; numbers and the like are taken as they are written."""
-        if node.text is None or (node.value is None and not node.text):
+        if node.text is None or node.value is None:
             self.wrong(node, where, f"has to be a text, not {_kind(node)}")
             return ""
         return node.text
