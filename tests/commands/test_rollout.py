@@ -229,7 +229,7 @@ def test_the_environment_of_an_agent_names_the_runtime_and_the_run_leaves_report
         "    act(request)\n"
     )
     assert rolled(tmp_path, write_rows(tmp_path, [{}]), "--agent", "python:asks:run")[0] == 0
-    names = {path.name for path in tmp_path.iterdir()} - {"asks.py"}
+    names = {path.name for path in tmp_path.iterdir()} - {"asks.py", "__pycache__"}
     assert names == {"rows.jsonl", "rollouts.json", "job-runtime-local.db", "job-runtime-local.db.lock"}
 
 

@@ -86,7 +86,7 @@ class Worker:
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-uP", str(_WORKER), str(theirs.fileno()), str(its_end),
+                sys.executable, "-uPB", str(_WORKER), str(theirs.fileno()), str(its_end),
                 function.folder, function.source, function.handler,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(theirs.fileno(), its_end),
