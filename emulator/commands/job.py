@@ -59,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.set_defaults(run=_create)
     for each in (show, logs, stop, delete):
         each.add_argument("name", metavar="NAME", help="a job's name, or its ARN")
-    for each in (listing, show, create):
+    listing.add_argument("--json", action="store_true", help="JSON Lines in place of a table")
+    for each in (show, create):
         each.add_argument("--json", action="store_true", help="JSON")
     for each in (listing, show, logs, stop, delete, create):
         each.add_argument("--category", choices=[str(category) for category in Category], help="(default: both)")
